@@ -11,24 +11,21 @@ protoc names Python modules after the path of the .proto file, and that path is 
 
 import argparse
 import re
-import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
 
-from grpc_tools import protoc
-
 ROOT = Path(__file__).resolve().parent.parent
 PROTO = ROOT / "proto"
 WIRE = ROOT / "src" / "lablease" / "wire"
 
-PACKAGES = {"jumpstarter": "lablease.wire.jumpstarter", "lablease.internal": "lablease.wire.internal"}
-"""Python package that protoc writes -> package where it lives. Everything under the latter is generated."""
+PACKAGES = {"jumpstarter": "jumpstarter", "lablease.internal": "internal"}
+"""Python package that protoc writes -> folder under ``wire/`` where it lives. All of that folder is generated."""
 
 IMPORT = re.compile(r"^(?P<verb>from|import) (?P<package>jumpstarter|lablease\.internal)(?=[. ])", re.MULTILINE)
-QUALIFIED = re.compile(r"(?<![\w./\"'])(?P<package>jumpstarter|lablease\.internal)(?=(?:\.\w+)*\.v\d+\.\w+_pb2\b)")
 
 
 def main() -> int:
@@ -55,39 +52,37 @@ def main() -> int:
 def generate(scratch: Path) -> dict[Path, str]:
     """Run protoc in ``scratch`` and return the text of every wanted file by its path under ``wire/``."""
     sources = sorted(str(path.relative_to(PROTO)) for path in PROTO.rglob("*.proto"))
-    status = protoc.main(
+    protoc = subprocess.run(
         [
-            "protoc",
+            *(sys.executable, "-m", "grpc_tools.protoc"),
             f"--plugin=protoc-gen-mypy={plugin('protoc-gen-mypy')}",
             f"--plugin=protoc-gen-mypy_grpc={plugin('protoc-gen-mypy_grpc')}",
             f"--proto_path={PROTO}",
             f"--proto_path={annotations()}",
-            f"--proto_path={resources.files('grpc_tools') / '_proto'}",
             f"--python_out={scratch}",
             f"--grpc_python_out={scratch}",
             f"--mypy_out=quiet:{scratch}",
             f"--mypy_grpc_out=quiet:{scratch}",
             *sources,
-        ]
+        ],
+        check=False,
     )
-    if status != 0:
-        raise SystemExit(f"protoc failed with status {status}")
+    if protoc.returncode != 0:
+        raise SystemExit(f"protoc failed with status {protoc.returncode}")
 
     files: dict[Path, str] = {}
-    for written, home in PACKAGES.items():
-        folder = scratch / written.replace(".", "/")
-        target = Path(home.removeprefix("lablease.wire.").replace(".", "/"))
+    for package, home in PACKAGES.items():
+        folder = scratch / package.replace(".", "/")
         for path in folder.rglob("*.py*"):
-            name = target / path.relative_to(folder)
+            name = Path(home) / path.relative_to(folder)
             files[name] = rewrite(path.read_text("utf-8"))
             files.update({parent / "__init__.py": "" for parent in name.parents if parent != Path(".")})
     return files
 
 
 def rewrite(text: str) -> str:
-    """Return the generated module with its imports, and the names that stubs use for them, moved under lablease.wire."""
-    text = IMPORT.sub(lambda match: f"{match['verb']} {PACKAGES[match['package']]}", text)
-    return QUALIFIED.sub(lambda match: PACKAGES[match["package"]], text)
+    """Return the generated module with its imports of other generated modules moved under ``lablease.wire``."""
+    return IMPORT.sub(lambda match: f"{match['verb']} lablease.wire.{PACKAGES[match['package']]}", text)
 
 
 def plugin(name: str) -> Path:
@@ -106,8 +101,7 @@ def annotations() -> Path:
 def generated_files() -> Iterator[Path]:
     """Yield every file in the generated folders, bytecode excepted."""
     for home in PACKAGES.values():
-        folder = WIRE / home.removeprefix("lablease.wire.").replace(".", "/")
-        yield from (path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+        yield from (path for path in (WIRE / home).rglob("*") if path.is_file() and "__pycache__" not in path.parts)
 
 
 def write(path: Path, text: str | None) -> None:
