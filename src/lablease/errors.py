@@ -64,3 +64,13 @@ class Unavailable(LableaseError):
     """Something that this depends on is away for the moment."""
 
     retryable = True
+
+
+class OutcomeUnknown(Unavailable):
+    """A write was sent and no answer came: it may have been done. Read the object again before deciding."""
+
+
+class Gone(LableaseError):
+    """The versions asked for are no longer kept: list anew."""
+
+    retryable = True
