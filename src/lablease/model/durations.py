@@ -73,11 +73,12 @@ def parse_time(text: str, field: str) -> datetime:
     """
     try:
         value = datetime.fromisoformat(text)
-    except ValueError:
-        value = None
-    if value is None or value.tzinfo is None:
+        instant = None if value.tzinfo is None else value.astimezone(UTC)
+    except (ValueError, OverflowError):  # overflow: the first hours of year 1 in an offset east of UTC
+        instant = None
+    if instant is None:
         raise InvalidField(field, f"{text!r} is not an RFC 3339 date-time, for example 2030-01-31T12:00:00Z")
-    return value.astimezone(UTC)
+    return instant
 
 
 def format_time(value: datetime) -> str:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 
+from lablease.errors import InvalidField
 from lablease.model.durations import format_time, parse_time
 from lablease.model.fields import Json, as_int, as_list, as_mapping, as_string, as_string_map
 from lablease.model.keys import Key
@@ -15,6 +16,15 @@ LABEL_PREFIX = f"{GROUP}/"
 """Labels of exporters below this prefix belong to Register; on leases it is reserved."""
 TAG_PREFIX = f"metadata.{GROUP}/"
 LABEL_ENDED = f"{GROUP}/lease-ended"
+ORIGIN_LABEL = "lablease.dev/origin"
+"""On a lease: who made it. Such a lease ends when it cannot be met; one from a manifest stays open."""
+ORIGIN_FRONTEND = "frontend"
+COMPONENT_LABEL = "lablease.dev/component"
+"""On the ``coordination.k8s.io`` Lease that each front end renews; its name is what ``session.frontend`` says."""
+COMPONENT_FRONTEND = "frontend"
+MANAGED_LABEL = "app.kubernetes.io/managed-by"
+"""On the token Secrets that the operator made, with the value ``lablease``."""
+MANAGED_BY = "lablease"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +88,7 @@ def parse_conditions(raw: object, field: str) -> tuple[Condition, ...]:
 def _parse_condition(raw: Json, field: str) -> Condition:
     return Condition(
         type=as_string(raw.get("type"), f"{field}.type"),
-        status=Truth(as_string(raw.get("status"), f"{field}.status")),
+        status=_parse_truth(as_string(raw.get("status"), f"{field}.status"), f"{field}.status"),
         reason=as_string(raw.get("reason"), f"{field}.reason"),
         message=as_string(raw.get("message"), f"{field}.message"),
         last_transition=parse_time(
@@ -86,6 +96,13 @@ def _parse_condition(raw: Json, field: str) -> Condition:
         ),
         observed_generation=as_int(raw.get("observedGeneration"), f"{field}.observedGeneration"),
     )
+
+
+def _parse_truth(text: str, field: str) -> Truth:
+    try:
+        return Truth(text)
+    except ValueError:
+        raise InvalidField(field, "must be True, False or Unknown") from None
 
 
 def to_conditions(conditions: Iterable[Condition]) -> list[dict[str, object]]:
