@@ -8,6 +8,7 @@ import json
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from urllib.parse import urlencode, urlsplit
 
@@ -135,12 +136,12 @@ class Api:
             else:
                 time.sleep(_POLL_SECONDS)
 
-    def token(self, namespace: str, name: str, lifetime_seconds: int) -> str:
-        """Return a token for a service account (TokenRequest); the server allows no less than 600 s."""
+    def token(self, namespace: str, name: str, lifetime: timedelta) -> str:
+        """Return a token for a service account (TokenRequest); the server allows no less than 10 minutes."""
         body = {
             "apiVersion": "authentication.k8s.io/v1",
             "kind": "TokenRequest",
-            "spec": {"expirationSeconds": lifetime_seconds},
+            "spec": {"expirationSeconds": int(lifetime.total_seconds())},
         }
         answer = self.request("POST", f"/api/v1/namespaces/{namespace}/serviceaccounts/{name}/token", body)
         return text(answer, "status", "token")

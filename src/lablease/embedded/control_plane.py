@@ -12,23 +12,37 @@ from typing import Self
 
 from lablease.clock import utc_now
 from lablease.embedded import api, commands, kubeconfig, pki, resources
+from lablease.embedded.accounts import write_account
 from lablease.embedded.binaries import Found
 from lablease.embedded.errors import EmbeddedError, StartError
 from lablease.embedded.paths import DataDir, write_private
-from lablease.embedded.process import locked, stop_orphans
-from lablease.embedded.state import API_SERVER, check_version, claim_port, load_state, save_state
+from lablease.embedded.process import claim, locked, stop_orphans
+from lablease.embedded.state import API_SERVER, State, check_version, claim_port, load_state, save_state
 from lablease.embedded.supervise import Command, Supervised, log_tail
 from lablease.embedded.tree import Object, mapping, text
 from lablease.embedded.versions import ETCD_SERVER, KUBE_APISERVER, Binary
 
 READY_PATIENCE_SECONDS = 60.0
 STOP_ORDER = ("kube-apiserver", "etcd")
-TOKEN_LIFETIME_SECONDS = 3600
 _POLL_SECONDS = 0.05
 
 
 class AlreadyRunning(EmbeddedError):
     """A supervisor holds the data directory."""
+
+
+def hold(data: DataDir, undo: contextlib.ExitStack, on_event: Callable[[str, str], None]) -> None:
+    """Become the only one who works in a data directory, until `undo` runs; end what a dead predecessor left running.
+
+    Raises:
+        AlreadyRunning: another process holds it.
+    """
+    data.make()
+    if not undo.enter_context(locked(data.lock)):
+        raise AlreadyRunning(f"a control plane runs in {data.root} already", "`lablease status` shows it.")
+    claim(data.lock)
+    for name in stop_orphans(data.run, STOP_ORDER):
+        on_event(name, "was left behind by a supervisor that died; ended")
 
 
 @dataclass(slots=True)
@@ -54,7 +68,7 @@ class ControlPlane:
     _etcd: Supervised | None = None
     _api_server: Supervised | None = None
     _api: api.Api | None = None
-    _namespace: str = ""
+    _state: State | None = None
 
     def start(self) -> None:
         """Start both and wait until the API server is ready; afterwards nothing of ours is in it yet.
@@ -69,17 +83,13 @@ class ControlPlane:
             self._running = undo.pop_all()
 
     def _start(self, undo: contextlib.ExitStack) -> None:
-        self.data.make()
-        if not undo.enter_context(locked(self.data.lock)):
-            raise AlreadyRunning(f"a control plane runs in {self.data.root} already", "`lablease status` shows it.")
-        for name in stop_orphans(self.data.run, STOP_ORDER):
-            self.on_event(name, "was left behind by a supervisor that died; ended")
+        hold(self.data, undo, self.on_event)
         etcd, server = self.binaries[ETCD_SERVER], self.binaries[KUBE_APISERVER]
         check_version(self.data, server.version, etcd.version)
         state = load_state(self.data, self.lab)
         port = claim_port(state, API_SERVER, self.api_port, "--api-port")
         save_state(self.data, state)
-        self._namespace = state.namespace
+        self._state = state
         keys = pki.ensure(self.data, utc_now())
         write_private(self.data.audit_policy, commands.audit_policy())
         access = kubeconfig.Access(
@@ -129,7 +139,14 @@ class ControlPlane:
     @property
     def namespace(self) -> str:
         """The lab's namespace."""
-        return self._namespace
+        return self.state.namespace
+
+    @property
+    def state(self) -> State:
+        """Ports and namespace; whoever adds a port saves it with `state.save_state`."""
+        if self._state is None:
+            raise RuntimeError("the control plane was not started")
+        return self._state
 
     @property
     def kubeconfig(self) -> Path:
@@ -172,7 +189,7 @@ class ControlPlane:
         account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"namespace": namespace, "name": name}}
         if self.api.get(f"/api/v1/namespaces/{namespace}/serviceaccounts/{name}") is None:
             self.api.apply([account])
-        return renew_account(self.api, self.data.accounts, namespace, name, self.namespace)
+        return write_account(self.api, self.data.accounts, namespace, name, self.namespace)
 
     def kill_etcd(self) -> int:
         """`kill -9` etcd; it is started again. Returns the pid that was."""
@@ -213,21 +230,6 @@ def move(item: Object, from_namespace: str, to_namespace: str) -> Object:
     if text(item, "kind") == "Namespace" and metadata.get("name") == from_namespace:
         metadata["name"] = to_namespace
     return {**item, "metadata": metadata}
-
-
-def renew_account(server: api.Api, folder: Path, namespace: str, name: str, default_namespace: str) -> Path:
-    """Write a fresh token of a service account and a kubeconfig that names the token file; return the kubeconfig.
-
-    A process that holds the kubeconfig goes on with the new token as soon as it reads the token file again.
-    """
-    token_file = folder / f"{namespace}.{name}.token"
-    write_private(token_file, server.token(namespace, name, TOKEN_LIFETIME_SECONDS) + "\n")
-    access = kubeconfig.Access(
-        server.access.server, server.access.ca, token_file=token_file, verify=server.access.verify
-    )
-    path = folder / f"{namespace}.{name}.kubeconfig"
-    kubeconfig.write(path, access, f"{namespace}:{name}", default_namespace)
-    return path
 
 
 def _kill(process: Supervised | None) -> int:

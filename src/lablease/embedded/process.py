@@ -61,8 +61,14 @@ def remember(path: Path, pid: int) -> Identity | None:
     return Identity(pid, started)
 
 
+def claim(lock: Path) -> None:
+    """Write into a lock file who holds it; in place, because a replaced file would be a lock that nobody holds."""
+    pid = os.getpid()
+    lock.write_text(json.dumps({"pid": pid, "started": start_time(pid)}) + "\n")
+
+
 def recall(path: Path) -> Identity | None:
-    """Read a pid file; None if there is none, or if it cannot be understood."""
+    """Read a pid file or a claimed lock; None if there is none, or if it cannot be understood."""
     try:
         content = json.loads(path.read_text())
         return Identity(int(content["pid"]), str(content["started"]))

@@ -91,7 +91,8 @@ def _install(home: Path, environ: Mapping[str, str]) -> None:
     arguments = ["--no-deps", "--only-binary=:all:", "--require-hashes", "-r", str(REQUIREMENTS)]
     with tempfile.TemporaryDirectory(prefix=".install-", dir=home.parent) as scratch:
         target = Path(scratch) / "target"
-        uv = shutil.which("uv", path=environ.get("PATH", ""))
+        beside_python = str(Path(sys.executable).parent)
+        uv = shutil.which("uv", path=os.pathsep.join([beside_python, environ.get("PATH", "")]))
         if _runs([sys.executable, "-m", "pip", "--version"]):
             installer = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check"]
         elif uv is not None:

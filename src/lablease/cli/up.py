@@ -1,0 +1,217 @@
+"""`lablease up`, `down` and `status`: the control plane on this machine."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from lablease.embedded.paths import DataDir
+    from lablease.embedded.status import Status
+
+NOT_RUNNING = 3  # the status that `systemctl status` has for it too
+
+
+data_dir_option = click.option(
+    "--data-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Where everything is kept; a folder of $XDG_DATA_HOME/lablease unless given.",
+)
+
+
+@click.command()
+@data_dir_option
+@click.option(
+    "--kubeconfig",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Use the cluster of this kubeconfig instead of an API server of our own.",
+)
+@click.option("--namespace", help="Namespace of the lab: the one of the last start, `lab` at first.")
+@click.option("--api-port", type=click.IntRange(1, 65535), help="Port of the API server; remembered.")
+@click.option("--foreground/--detach", default=False, help="Stay, and stop with Ctrl-C; or return when all is ready.")
+@click.option("--services/--no-services", default=True, help="With operator, front end and router, or without.")
+def up(
+    data_dir: Path | None,
+    kubeconfig: Path | None,
+    namespace: str | None,
+    api_port: int | None,
+    foreground: bool,
+    services: bool,
+) -> None:
+    """Start a control plane on this machine: etcd, kube-apiserver, operator, front end and router.
+
+    The first start builds etcd and kube-apiserver, which takes some minutes, unless KUBEBUILDER_ASSETS or PATH has
+    them. A second `lablease up` shows where the first one runs.
+
+    \b
+    lablease up
+    kubectl --kubeconfig "$(lablease status -o json | jq -r .kubeconfig)" get leases.jumpstarter.dev
+    lablease down
+    """
+    from lablease.embedded import gobuild, launch
+    from lablease.embedded.main import Options, run
+    from lablease.embedded.paths import cache_dir
+
+    data = _data(data_dir)
+    options = Options(data.root, kubeconfig and kubeconfig.absolute(), namespace, api_port, services)
+    with _errors(), _progress() as progress:
+        if _runs_already(data):
+            return
+        if kubeconfig is None:
+            gobuild.ensure(cache_dir(), progress.build)
+        if foreground:
+            run(options, progress.line, progress.finish)
+            click.echo("stopped")
+        else:
+            progress.finish(launch.start_detached(options, progress.line))
+
+
+@click.command()
+@data_dir_option
+@click.option("--purge", is_flag=True, help="Also delete all data: leases, keys, certificates, audit log.")
+def down(data_dir: Path | None, purge: bool) -> None:
+    """Stop what `lablease up` started; everything is there again at the next start, unless purged."""
+    from lablease.embedded import launch
+
+    data = _data(data_dir)
+    with _errors():
+        click.echo("stopped" if launch.shut_down(data) else "nothing runs")
+        if purge:
+            launch.purge(data)
+            click.echo(f"deleted {data.root}")
+
+
+@click.command()
+@data_dir_option
+@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", help="json: for programs.")
+def status(data_dir: Path | None, output: str) -> None:
+    """Show what runs, and where.
+
+    Exits with 0 if all is well, 1 if a part is down, 3 if nothing runs.
+    """
+    from lablease.embedded import status as embedded_status
+    from lablease.embedded.process import is_locked
+
+    data = _data(data_dir)
+    found = embedded_status.read_status(data)
+    if found is None:
+        phase = "starting" if is_locked(data.lock) else "stopped"
+        click.echo(json.dumps({"phase": phase, "data_dir": str(data.root)}) if output == "json" else phase)
+        sys.exit(1 if phase == "starting" else NOT_RUNNING)
+    if output == "json":
+        click.echo(found.to_json())
+    else:
+        _show(found)
+    sys.exit(0 if found.healthy else 1)
+
+
+def _data(data_dir: Path | None) -> DataDir:
+    from lablease.embedded.paths import DataDir, default_data_dir
+
+    return DataDir((data_dir or default_data_dir()).absolute())
+
+
+def _runs_already(data: DataDir) -> bool:
+    from lablease.embedded.process import is_locked
+    from lablease.embedded.status import read_status
+
+    if not is_locked(data.lock):
+        return False
+    found = read_status(data)
+    if found is None:
+        click.echo(f"another `lablease up` is starting in {data.root}")
+    else:
+        click.echo(f"it runs already, since {found.since:%Y-%m-%d %H:%M:%S} UTC (pid {found.supervisor.pid})")
+        _where(found)
+    return True
+
+
+def _where(found: Status) -> None:
+    click.echo(f"  API server  {found.url}")
+    click.echo(f"  kubeconfig  {found.kubeconfig}")
+    click.echo(f"  namespace   {found.namespace}")
+    if "frontend-grpc" in found.ports:
+        click.echo(f"  front end   localhost:{found.ports['frontend-grpc']}  (CA {found.service_ca})")
+    if found.audit_log is not None:
+        click.echo(f"  audit log   {found.audit_log}")
+
+
+def _show(found: Status) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    click.echo(f"{found.phase} since {found.since:%Y-%m-%d %H:%M:%S} UTC (pid {found.supervisor.pid})")
+    _where(found)
+    click.echo(f"  logs        {found.logs}")
+    table = Table("process", "state", "pid", "restarts", box=None, header_style="bold")
+    for process in found.processes:
+        state = "[green]runs[/]" if process.alive else f"[red]down[/] {process.last_event}"
+        pid = str(process.process.pid) if process.process and process.alive else ""
+        table.add_row(process.name, state, pid, str(process.restarts))
+    Console(soft_wrap=True).print(table)
+
+
+class _Progress:
+    """A spinner with a bar on a terminal; elsewhere a line per step, and per tenth of a build."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+        self._last = ("", 0)
+        self._live: Progress | None = None
+        if sys.stderr.isatty():
+            columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+            self._live = Progress(*columns, console=Console(stderr=True), transient=True)
+            self._task = self._live.add_task("starting", total=None)
+            self._live.start()
+
+    def build(self, step: str, done: int, total: int) -> None:
+        if self._live is not None:
+            self._live.update(self._task, description=step, completed=done, total=total or None)
+            return
+        tenth = done * 10 // total if total else 0
+        if self._last != (step, tenth):
+            self._last = (step, tenth)
+            click.echo(f"{step} ({done} of {total})" if done else step, err=True)
+
+    def line(self, step: str) -> None:
+        self.build(step, 0, 0)
+
+    def finish(self, found: Status) -> None:
+        self.close()
+        click.echo("ready")
+        _where(found)
+
+    def close(self) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+
+@contextmanager
+def _progress() -> Generator[_Progress]:
+    progress = _Progress()
+    try:
+        yield progress
+    finally:
+        progress.close()
+
+
+@contextmanager
+def _errors() -> Generator[None]:
+    from lablease.embedded.errors import EmbeddedError
+
+    try:
+        yield
+    except EmbeddedError as failed:
+        click.echo(f"error: {failed.problem}", err=True)
+        if failed.help:
+            click.echo(failed.help, err=True)
+        sys.exit(1)
