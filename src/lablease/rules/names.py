@@ -19,7 +19,9 @@ _INTERNAL = "internal:"
 def check_object_name(name: str, field: str) -> str:
     """Return the name if it may name an object (a DNS-1123 subdomain), else raise InvalidField."""
     if not _is_subdomain(name):
-        raise InvalidField(field, f"{_short(name)} must be lower-case letters, digits, '-' and '.', at most 253 characters")
+        raise InvalidField(
+            field, f"{_short(name)} must be lower-case letters, digits, '-' and '.', at most 253 characters"
+        )
     return name
 
 
@@ -27,7 +29,9 @@ def check_label_key(key: str, field: str) -> str:
     """Return the key if it is ``[prefix/]name`` as Kubernetes has it, else raise InvalidField."""
     prefix, slash, name = key.rpartition("/")
     if (slash and not _is_subdomain(prefix)) or not _is_label_name(name):
-        raise InvalidField(field, f"{_short(key)} is not a label key: [prefix/]name, the name at most 63 letters, digits, -_.")
+        raise InvalidField(
+            field, f"{_short(key)} is not a label key: [prefix/]name, the name at most 63 letters, digits, -_."
+        )
     return key
 
 

@@ -165,7 +165,9 @@ def misses(selector: Selector, labels: Mapping[str, str]) -> tuple[str, ...]:
         for key, value in selector.match_labels
         if labels.get(key) != value
     ]
-    failed += [f"{_text(item)} (it has {_has(item.key, labels)})" for item in selector.expressions if not _holds(item, labels)]
+    failed += [
+        f"{_text(item)} (it has {_has(item.key, labels)})" for item in selector.expressions if not _holds(item, labels)
+    ]
     return tuple(failed)
 
 

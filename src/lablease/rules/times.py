@@ -41,7 +41,7 @@ class Fields:
 SPEC_FIELDS = Fields("spec.beginTime", "spec.endTime", "spec.duration")
 
 
-def normalise(times: Times, fields: Fields = Fields()) -> Times:  # noqa: B008 a frozen value
+def normalise(times: Times, fields: Fields = Fields()) -> Times:
     """Return what a creation stores: begin and end give the duration, end and duration give the begin.
 
     Nothing is compared with now: an end in the past is accepted, and ends the lease as soon as it began.
@@ -77,7 +77,7 @@ def _between(begin: datetime, end: datetime, duration: timedelta | None, fields:
     return length
 
 
-def amend(stored: Times, request: Times, *, assigned: bool, fields: Fields = Fields()) -> Times:  # noqa: B008
+def amend(stored: Times, request: Times, *, assigned: bool, fields: Fields = Fields()) -> Times:
     """Return the stored times after an update; absent fields of the request keep what is stored.
 
     Args:
@@ -91,12 +91,15 @@ def amend(stored: Times, request: Times, *, assigned: bool, fields: Fields = Fie
     """
     if not request.given:
         return stored
-    alone = normalise(request, fields)
+    normalise(request, fields)
     if assigned and request.begin is not None and request.begin != stored.begin:
         raise InvalidField(fields.begin, "cannot change any more: the lease has an exporter")
-    begin = alone.begin if alone.begin is not None else stored.begin
-    end = request.end if request.end is not None else stored.end
-    return normalise(Times(begin, end, alone.duration), fields)
+    merged = Times(
+        begin=stored.begin if request.begin is None else request.begin,
+        end=stored.end if request.end is None else request.end,
+        duration=stored.duration if request.duration is None else request.duration,
+    )
+    return normalise(merged, fields)
 
 
 def times_of(spec: LeaseSpec) -> Times:
