@@ -1,8 +1,10 @@
 """The committed wire modules are what ``make proto`` writes."""
 
+import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -60,3 +62,24 @@ def test_writing_repairs_what_check_reports(copy: Path) -> None:
 
     assert make_proto(copy).returncode == 0
     assert make_proto(copy, "--check").returncode == 0
+
+
+def test_the_oldest_allowed_runtimes_can_load_the_modules() -> None:
+    """A generated module refuses a runtime that is older than its generator."""
+    module = (ROOT / WIRE / "jumpstarter/v1/router_pb2.py").read_text()
+    stub = (ROOT / WIRE / "jumpstarter/v1/router_pb2_grpc.py").read_text()
+    protobuf = re.search(r"Domain\.PUBLIC,\s+(\d+),\s+(\d+),\s+(\d+),", module)
+    grpcio = re.search(r"GRPC_GENERATED_VERSION = '(\d+)\.(\d+)\.(\d+)'", stub)
+    assert protobuf
+    assert grpcio
+
+    assert oldest_allowed("protobuf") >= tuple(map(int, protobuf.groups()))
+    assert oldest_allowed("grpcio") >= tuple(map(int, grpcio.groups()))
+
+
+def oldest_allowed(package: str) -> tuple[int, ...]:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    bound = next(line for line in project["dependencies"] if re.match(rf"{package}[<>=]", line))
+    version = re.search(r">=\s*([\d.]+)", bound)
+    assert version, f"{bound} has no lower bound"
+    return tuple(map(int, version[1].split(".")))
