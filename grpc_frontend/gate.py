@@ -1,0 +1,107 @@
+"""Between gRPC and the services: authenticate, call, translate errors. The services see a Caller and messages only."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from typing import Protocol, TypeVar, cast
+
+import grpc
+from google.protobuf.message import Message
+
+from lablease.errors import Unavailable
+from lablease.grpc_frontend.auth import Authenticator, Caller, Kind
+from lablease.grpc_frontend.errors import Boundary
+from lablease.grpc_frontend.router.calls import undisturbed
+from lablease.grpc_frontend.store import Store, until_back
+
+Q = TypeVar("Q", bound=Message)
+A = TypeVar("A", bound=Message)
+A_contra = TypeVar("A_contra", bound=Message, contravariant=True)
+
+ANY = frozenset(Kind)
+CLIENT = frozenset({Kind.CLIENT})
+EXPORTER = frozenset({Kind.EXPORTER})
+
+
+class Send(Protocol[A_contra]):
+    """Sends one message of a stream; waits while the peer does not read."""
+
+    async def __call__(self, message: A_contra, /) -> None: ...
+
+
+class Gate:
+    """Makes gRPC handlers of methods.
+
+    ``patient`` handlers hold a call until the caches are filled and the API server answers: their callers, exporters of
+    release 0.9.0, end themselves on an error. The others answer UNAVAILABLE meanwhile.
+    """
+
+    def __init__(self, store: Store, authenticator: Authenticator) -> None:
+        self._store = store
+        self._authenticator = authenticator
+
+    def unary(
+        self,
+        kinds: frozenset[Kind],
+        method: Callable[[Caller, Q], Awaitable[A]],
+        request: type[Q],
+        *,
+        patient: bool = False,
+    ) -> "grpc.RpcMethodHandler[Q, A]":
+        """One request, one answer."""
+
+        async def handle(message: Q, context: "grpc.aio.ServicerContext[Q, A]") -> A:
+            async with Boundary(context, _name(method)):
+                return await method(await self._admit(context.invocation_metadata(), kinds, patient), message)
+            raise AssertionError("the boundary ends the call")
+
+        return grpc.unary_unary_rpc_method_handler(handle, request.FromString, _serialize)
+
+    def answers(
+        self,
+        kinds: frozenset[Kind],
+        method: Callable[[Caller, Q, Send[A]], Awaitable[None]],
+        request: type[Q],
+    ) -> "grpc.RpcMethodHandler[Q, A]":
+        """One request, a stream of answers; always patient."""
+
+        async def handle(message: Q, context: "grpc.aio.ServicerContext[Q, A]") -> None:
+            async with Boundary(context, _name(method)):
+                caller = await self._admit(context.invocation_metadata(), kinds, patient=True)
+
+                async def send(answer: A) -> None:
+                    await undisturbed(context.write(answer))
+
+                await method(caller, message, send)
+
+        return grpc.unary_stream_rpc_method_handler(handle, request.FromString, _serialize)
+
+    def requests(
+        self,
+        kinds: frozenset[Kind],
+        method: Callable[[Caller, AsyncIterator[Q]], Awaitable[A]],
+        request: type[Q],
+    ) -> "grpc.RpcMethodHandler[Q, A]":
+        """A stream of requests, one answer."""
+
+        async def handle(messages: AsyncIterator[Q], context: "grpc.aio.ServicerContext[Q, A]") -> A:
+            async with Boundary(context, _name(method)):
+                return await method(await self._admit(context.invocation_metadata(), kinds, patient=False), messages)
+            raise AssertionError("the boundary ends the call")
+
+        return grpc.stream_unary_rpc_method_handler(handle, request.FromString, _serialize)
+
+    async def _admit(self, metadata: object, kinds: frozenset[Kind], patient: bool) -> Caller:
+        given = tuple(cast("Iterable[tuple[str, str | bytes]]", metadata or ()))  # what grpc.aio gives, typed otherwise
+        if patient:
+            await self._store.synced()
+            return await until_back(lambda: self._authenticator.admit(given, kinds))
+        if not self._store.ready:
+            raise Unavailable("the front end is starting: its caches are not filled yet")
+        return await self._authenticator.admit(given, kinds)
+
+
+def _name(method: object) -> str:
+    return getattr(method, "__name__", type(method).__name__)
+
+
+def _serialize(message: Message) -> bytes:
+    return message.SerializeToString()
