@@ -5,9 +5,10 @@ A *stream token* lets one side of one tunnel join; its claims contain those of j
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
+from pathlib import Path
 
 import jwt
 
@@ -41,6 +42,7 @@ class RouterClaims:
     """What a stream token says.
 
     ``stream`` is the UUID that both halves share, ``router`` the endpoint that both dial, ``jti`` unique per token.
+    ``issued`` is when it was signed (whole seconds): verification sets it, issuing takes ``now`` instead.
     """
 
     stream: str
@@ -49,6 +51,7 @@ class RouterClaims:
     router: str
     expires: datetime
     jti: str
+    issued: datetime | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,18 @@ class ControlCaller:
     """The front end that a control token speaks for."""
 
     frontend: str
+
+
+def read_router_key(path: Path) -> bytes:
+    """Return the bytes of the file, all of them: nothing is stripped, so that all who read it have the same key.
+
+    Raises:
+        InvalidField: the file cannot be read or has fewer than 32 bytes.
+    """
+    try:
+        return check_router_key(path.read_bytes())
+    except OSError as error:
+        raise InvalidField("router key", f"cannot read {path}: {error.strerror}") from None
 
 
 def check_router_key(key: bytes) -> bytes:
@@ -129,6 +144,7 @@ class RouterTokenVerifier:
             router=text(claims, "router"),
             expires=instant(claims, "exp"),
             jti=text(claims, "jti"),
+            issued=instant(claims, "iat"),
         )
 
 
