@@ -50,6 +50,10 @@ class Progress:
         elif state.message.startswith("[HOOK_WARNING] "):
             self.say(f"warning: {state.message.removeprefix('[HOOK_WARNING] ')}")
 
+    def trouble(self, error: Exception) -> None:
+        """Say why a tunnel did not come to be; it is tried again."""
+        self.say(f"no tunnel yet: {error}")
+
 
 def local_time(instant: datetime) -> str:
     """Return the time of day, with the date if it is another day."""

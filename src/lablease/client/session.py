@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -45,8 +46,11 @@ _OPTIONS = (
     ("grpc.max_receive_message_length", 16 << 20),
     ("grpc.enable_http_proxy", 0),
 )
+_PASSPHRASE_KEY = "x-jumpstarter-passphrase"
 _STATUS_PREFIX = "EXPORTER_STATUS_"
 _SOURCE_PREFIX = "LOG_SOURCE_"
+
+Metadata = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +72,13 @@ class LogLine:
 
 
 class Session:
-    """One connection to an exporter. ``root`` is empty until ``load`` was awaited."""
+    """One connection to an exporter. ``root`` is empty until ``load`` was awaited; ``report`` is what it came from."""
 
-    def __init__(self, channel: grpc.aio.Channel) -> None:
+    def __init__(self, channel: grpc.aio.Channel, metadata: Metadata = ()) -> None:
         self._exporter = ExporterServiceStub(channel)
         self._router = RouterServiceStub(channel)
+        self._metadata = metadata
+        self.report = b""
         self.root = DriverNode("", (), "", {})
 
     async def load(self) -> DriverNode:
@@ -82,10 +88,19 @@ class Session:
             ExporterUnreachable, ClientError: no answer, or a report that makes no tree.
         """
         try:
-            report = await self._exporter.GetReport(Empty(), wait_for_ready=True, timeout=READY_LIMIT.total_seconds())
+            report = await self._exporter.GetReport(
+                Empty(), metadata=self._metadata, wait_for_ready=True, timeout=READY_LIMIT.total_seconds()
+            )
         except grpc.aio.AioRpcError as error:
             raise ExporterUnreachable(f"exporter gives no report: {_details(error)}") from None
+        self.report = report.SerializeToString()
         self.root = build_tree(report)
+        return self.root
+
+    def adopt(self, report: bytes) -> DriverNode:
+        """Take the tree from the ``report`` of another connection to the same exporter under the same lease."""
+        self.report = report
+        self.root = build_tree(jumpstarter_pb2.GetReportResponse.FromString(report))
         return self.root
 
     async def state(self, within_seconds: float = _POLL_SECONDS) -> ExporterState:
@@ -96,7 +111,7 @@ class Session:
         """
         try:
             answer = await self._exporter.GetStatus(
-                jumpstarter_pb2.GetStatusRequest(), wait_for_ready=True, timeout=within_seconds
+                jumpstarter_pb2.GetStatusRequest(), metadata=self._metadata, wait_for_ready=True, timeout=within_seconds
             )
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.UNIMPLEMENTED:
@@ -145,7 +160,7 @@ class Session:
         """
         request = jumpstarter_pb2.DriverCallRequest(uuid=uuid, method=method, args=[to_value(a) for a in args])
         try:
-            answer = await self._exporter.DriverCall(request)
+            answer = await self._exporter.DriverCall(request, metadata=self._metadata)
         except grpc.aio.AioRpcError as error:
             raise driver_error(method, error.code().name, error.details() or "") from None
         return from_value(answer.result)
@@ -156,7 +171,7 @@ class Session:
         Raises: as ``call``.
         """
         request = jumpstarter_pb2.StreamingDriverCallRequest(uuid=uuid, method=method, args=[to_value(a) for a in args])
-        call = self._exporter.StreamingDriverCall(request)
+        call = self._exporter.StreamingDriverCall(request, metadata=self._metadata)
         try:
             async for answer in call:
                 yield from_value(answer.result)
@@ -196,7 +211,7 @@ class Session:
         """Yield log lines until the connection ends; a lost stream is opened again."""
         pause = 0.1
         while pause < _POLL_SECONDS:
-            call = self._exporter.LogStream(Empty(), wait_for_ready=True)
+            call = self._exporter.LogStream(Empty(), metadata=self._metadata, wait_for_ready=True)
             try:
                 async for line in call:
                     pause = 0.1
@@ -226,7 +241,9 @@ class Session:
             before = await self.state(_END_SECONDS)
             if before.status not in {"LEASE_READY", "AFTER_LEASE_HOOK"}:
                 return before
-            answer = await self._exporter.EndSession(jumpstarter_pb2.EndSessionRequest(), timeout=_END_SECONDS)
+            answer = await self._exporter.EndSession(
+                jumpstarter_pb2.EndSessionRequest(), metadata=self._metadata, timeout=_END_SECONDS
+            )
             if not answer.success:
                 return before
         except grpc.aio.AioRpcError as error:
@@ -256,7 +273,7 @@ class Session:
     async def _open(
         self, request: Mapping[str, str | None], what: str
     ) -> AsyncGenerator[tuple[FrameStream, dict[str, str]]]:
-        call = self._router.Stream(None, metadata=(("request", json.dumps(request)),))
+        call = self._router.Stream(None, metadata=(*self._metadata, ("request", json.dumps(request))))
         stream = FrameStream(call)
         try:
             try:
@@ -269,11 +286,23 @@ class Session:
 
 
 @asynccontextmanager
-async def open_session(target: str) -> AsyncGenerator[Session]:
-    """Open a session with what JUMPSTARTER_HOST names: the path of a unix socket, or ``host:port`` in plain text."""
-    address = f"unix:{target}" if "/" in target and not target.startswith("unix:") else target
-    async with grpc.aio.insecure_channel(address, options=_OPTIONS) as channel:
-        yield Session(channel)
+async def open_session(target: str, env: Mapping[str, str] = os.environ) -> AsyncGenerator[Session]:
+    """Open a session with what JUMPSTARTER_HOST names: the path of a unix socket, or ``host:port`` of an exporter
+    without a controller.
+
+    The latter is TLS judged by the system's roots, plain text if JMP_GRPC_INSECURE is 1; JMP_GRPC_PASSPHRASE is its
+    passphrase.
+    """
+    passphrase = env.get("JMP_GRPC_PASSPHRASE")
+    metadata: Metadata = ((_PASSPHRASE_KEY, passphrase),) if passphrase else ()
+    if "/" in target:
+        channel = grpc.aio.insecure_channel(f"unix:{target}", options=_OPTIONS)
+    elif env.get("JMP_GRPC_INSECURE") == "1":
+        channel = grpc.aio.insecure_channel(target, options=_OPTIONS)
+    else:
+        channel = grpc.aio.secure_channel(target, grpc.ssl_channel_credentials(), options=_OPTIONS)
+    async with channel:
+        yield Session(channel, metadata)
 
 
 def driver_error(method: str, code: str, details: str) -> ClientError:

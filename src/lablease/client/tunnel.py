@@ -9,7 +9,7 @@ import asyncio
 import os
 import shutil
 import tempfile
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -27,6 +27,8 @@ from lablease.wire.jumpstarter.v1.router_pb2_grpc import RouterServiceStub
 _LINGER_SECONDS = 2.0
 _TRANSIENT = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED"})
 
+OnTrouble = Callable[[ClientError], None]
+
 
 class Dialer(Protocol):
     """Who hands out tokens for tunnels; ``lablease.client.service.Controller`` does."""
@@ -39,13 +41,16 @@ class Dialer(Protocol):
 class Tunnel:
     """``path`` is the socket. ``refused`` is set once, when a tunnel was refused for good (lease over or transferred)."""
 
-    def __init__(self, dialer: Dialer, lease: str, trust: Trust, dial_within: timedelta, path: Path) -> None:
+    def __init__(
+        self, dialer: Dialer, lease: str, trust: Trust, dial_within: timedelta, on_trouble: OnTrouble, path: Path
+    ) -> None:
         self.path = path
         self.refused: asyncio.Future[ClientError] = asyncio.get_running_loop().create_future()
         self._dialer = dialer
         self._lease = lease
         self._trust = trust
         self._dial_within = dial_within
+        self._on_trouble = on_trouble
         self._routers: dict[str, grpc.aio.Channel] = {}
         self._opening = asyncio.Lock()
         self._connections: set[asyncio.Task[None]] = set()
@@ -58,8 +63,9 @@ class Tunnel:
         try:
             await self._carry(reader, writer)
         except ClientError as error:
-            permanent = not isinstance(error, ServiceError) or error.code not in _TRANSIENT
-            if permanent and not self.refused.done():
+            if isinstance(error, ServiceError) and error.code in _TRANSIENT:
+                self._on_trouble(error)
+            elif not self.refused.done():
                 self.refused.set_result(error)
         finally:
             writer.transport.abort()
@@ -95,11 +101,13 @@ class Tunnel:
 
 
 @asynccontextmanager
-async def open_tunnel(dialer: Dialer, lease: str, trust: Trust, dial_within: timedelta) -> AsyncGenerator[Tunnel]:
+async def open_tunnel(
+    dialer: Dialer, lease: str, trust: Trust, dial_within: timedelta, on_trouble: OnTrouble | None = None
+) -> AsyncGenerator[Tunnel]:
     """Listen on a new socket in a new directory that only this user can enter; both vanish with the context."""
     directory = Path(tempfile.mkdtemp(prefix="lablease-", dir=os.environ.get("XDG_RUNTIME_DIR")))
     try:
-        tunnel = Tunnel(dialer, lease, trust, dial_within, directory / "socket")
+        tunnel = Tunnel(dialer, lease, trust, dial_within, on_trouble or _ignore, directory / "socket")
         server = await asyncio.start_unix_server(tunnel.serve, tunnel.path, limit=MAX_FRAME)
         try:
             yield tunnel
@@ -109,3 +117,7 @@ async def open_tunnel(dialer: Dialer, lease: str, trust: Trust, dial_within: tim
             await server.wait_closed()
     finally:
         shutil.rmtree(directory, ignore_errors=True)
+
+
+def _ignore(error: ClientError) -> None:
+    """Tell nobody."""
