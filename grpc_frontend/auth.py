@@ -12,7 +12,7 @@ from lablease import clock
 from lablease.errors import InvalidField, NotAllowed, NotAuthenticated, NotFound, Unavailable
 from lablease.grpc_frontend.limits import Allowance
 from lablease.grpc_frontend.records import ConfigRecord
-from lablease.grpc_frontend.store import IDENTITY_KEYS, Store
+from lablease.grpc_frontend.store import Store
 from lablease.model.client import Client
 from lablease.model.exporter import Exporter
 from lablease.model.fields import as_list, as_mapping
@@ -104,7 +104,7 @@ class Authenticator:
         self._verifier: IdentityVerifier | None = None
         self._published = ""
         self._misses = Allowance(burst=5, per_second=1)
-        store.system_configs.add_listener(self._keys_changed)
+        store.identity_keys.add_listener(self._keys_changed)
 
     async def admit(self, metadata: Metadata, kinds: frozenset[Kind]) -> Caller:
         """Return the caller.
@@ -150,7 +150,7 @@ class Authenticator:
         raise NotAuthenticated(f"{kind.lower()} {key.name} is not known in namespace {key.namespace}")
 
     def _keys_changed(self, _old: ConfigRecord | None, new: ConfigRecord | None) -> None:
-        if new is None or new.key.name != IDENTITY_KEYS:
+        if new is None:
             return
         published = new.data.get(_JWKS, "")
         if published == self._published:

@@ -8,7 +8,7 @@ import yaml
 
 from lablease.errors import InvalidField
 from lablease.grpc_frontend.records import ConfigRecord
-from lablease.grpc_frontend.store import CONTROLLER_SETTINGS, Store
+from lablease.grpc_frontend.store import Store
 from lablease.model.fields import as_int, as_list, as_mapping, as_string, as_string_map
 from lablease.rules.names import MAXIMUM_TAGS
 from lablease.wire.codec_client import LabelRules
@@ -51,13 +51,9 @@ class Lab:
 
     def __init__(self, store: Store) -> None:
         self.settings = LabSettings()
-        self._namespace = store.namespace
-        store.configs.add_listener(self._changed)
+        store.lab_settings.add_listener(self._changed)
 
-    def _changed(self, old: ConfigRecord | None, new: ConfigRecord | None) -> None:
-        record = new or old
-        if record is None or record.key.name != CONTROLLER_SETTINGS or record.key.namespace != self._namespace:
-            return
+    def _changed(self, _old: ConfigRecord | None, new: ConfigRecord | None) -> None:
         try:
             self.settings = parse_lab_settings(new.data.get("config", "")) if new is not None else LabSettings()
         except InvalidField as error:

@@ -54,17 +54,17 @@ def _registered_labels(raw: Json) -> frozenset[str]:
 
 @dataclass(frozen=True, slots=True)
 class ConfigRecord:
-    """The text values of one ConfigMap that the front end reads; of others only the key is kept."""
+    """The text values of one ConfigMap."""
 
     key: Key
     data: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
-def parse_config_record(raw: Json, wanted: frozenset[str]) -> ConfigRecord:
-    """Read a ConfigMap; its data is dropped unless its name is wanted."""
+def parse_config_record(raw: Json) -> ConfigRecord:
+    """Read a ConfigMap."""
     metadata = as_mapping(raw.get("metadata"), "metadata")
     key = Key(as_string(metadata.get("namespace"), "namespace"), as_string(metadata.get("name"), "name"))
-    return ConfigRecord(key, as_string_map(raw.get("data"), "data") if key.name in wanted else {})
+    return ConfigRecord(key, as_string_map(raw.get("data"), "data"))
 
 
 def secret_token(raw: Json) -> str:

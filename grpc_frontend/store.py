@@ -6,7 +6,6 @@ Trouble with our own credentials or permissions is ours, never the caller's: it 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import TypeVar
 
 import structlog
@@ -54,11 +53,12 @@ class Store:
         self.leases: Informer[Lease] = Informer(api, LEASES, namespace, parse_lease, {BY_CLIENT: _client_of})
         self.clients: Informer[Client] = Informer(api, CLIENTS, namespace, parse_client)
         self.policies: Informer[Policy] = Informer(api, POLICIES, namespace, parse_policy)
-        wanted = partial(parse_config_record, wanted=frozenset({IDENTITY_KEYS, CONTROLLER_SETTINGS}))
-        self.system_configs: Informer[ConfigRecord] = Informer(api, CONFIGMAPS, system_namespace, wanted)
-        self.configs = self.system_configs
-        if namespace != system_namespace:
-            self.configs = Informer(api, CONFIGMAPS, namespace, wanted)
+        self.identity_keys: Informer[ConfigRecord] = Informer(
+            api, CONFIGMAPS, system_namespace, parse_config_record, name=IDENTITY_KEYS
+        )
+        self.lab_settings: Informer[ConfigRecord] = Informer(
+            api, CONFIGMAPS, namespace, parse_config_record, name=CONTROLLER_SETTINGS
+        )
         self._api = api
         self.exporters.add_listener(self._exporter_changed)
         self.leases.add_listener(self._lease_changed)
@@ -85,8 +85,7 @@ class Store:
     ) -> tuple[
         Informer[ExporterRecord] | Informer[Lease] | Informer[Client] | Informer[Policy] | Informer[ConfigRecord], ...
     ]:
-        shared = () if self.configs is self.system_configs else (self.configs,)
-        return (self.exporters, self.leases, self.clients, self.policies, self.system_configs, *shared)
+        return (self.exporters, self.leases, self.clients, self.policies, self.identity_keys, self.lab_settings)
 
     def exporter(self, key: Key) -> Exporter | None:
         """Return an exporter from the cache."""

@@ -79,10 +79,12 @@ class KubeApi:
         """Read one object from etcd's newest state."""
         return await self._request("GET", resource, key.namespace, key.name)
 
-    async def list(self, resource: Resource, namespace: str | None, labels: str = "") -> Listing:
-        """Read a collection in pages, at one version, newest state."""
+    async def list(
+        self, resource: Resource, namespace: str | None, labels: str = "", name: str | None = None
+    ) -> Listing:
+        """Read a collection in pages, at one version, newest state; with a name only the object of that name."""
         items: list[RawObject] = []
-        query = {"limit": "500"} | ({"labelSelector": labels} if labels else {})
+        query = {"limit": "500"} | ({"labelSelector": labels} if labels else {}) | _only(name)
         while True:
             page = await self._request("GET", resource, namespace, query=query)
             items += page["items"]
@@ -134,7 +136,7 @@ class KubeApi:
         await self._request("DELETE", resource, key.namespace, key.name, body={"preconditions": preconditions})
 
     async def watch(
-        self, resource: Resource, namespace: str | None, resource_version: str
+        self, resource: Resource, namespace: str | None, resource_version: str, name: str | None = None
     ) -> AsyncIterator[WatchEvent]:
         """Yield what changed since a version until the API server ends the stream; then watch again from the last seen.
 
@@ -147,7 +149,7 @@ class KubeApi:
             "allowWatchBookmarks": "true",
             "timeoutSeconds": str(WATCH_SECONDS),
             "resourceVersion": resource_version,
-        }
+        } | _only(name)
         url = self._url(resource.path(namespace), query)
         limit = aiohttp.ClientTimeout(total=None, sock_connect=REQUEST_SECONDS, sock_read=SILENCE_SECONDS)
         try:
@@ -206,6 +208,11 @@ class KubeApi:
             self._bearer, self._bearer_read = self.config.bearer(), now
         headers = {"User-Agent": self._user_agent, "Accept": "application/json", "Accept-Encoding": "identity"}
         return headers | ({"Authorization": f"Bearer {self._bearer}"} if self._bearer else {})
+
+
+def _only(name: str | None) -> dict[str, str]:
+    """Return the query that a permission for one name of a resource needs."""
+    return {} if name is None else {"fieldSelector": f"metadata.name={name}"}
 
 
 async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:

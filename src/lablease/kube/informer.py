@@ -32,6 +32,7 @@ class Informer(Generic[T]):
     Args:
         parse: reads one object; an object that it refuses with ``InvalidField`` is left out and logged.
         indexes: name -> function that gives the values under which an object is found by ``by``.
+        name: follow only the object of this name, for which alone there may be a permission.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class Informer(Generic[T]):
         namespace: str | None,
         parse: Callable[[RawObject], T],
         indexes: Mapping[str, Callable[[T], Iterable[Hashable]]] | None = None,
+        name: str | None = None,
     ) -> None:
         self.resource = resource
         self.synced = asyncio.Event()
@@ -48,6 +50,7 @@ class Informer(Generic[T]):
         """Monotonic seconds of the last event, bookmark or list: the age of what we know."""
         self._api = api
         self._namespace = namespace
+        self._name = name
         self._parse = parse
         self._objects: dict[Key, T] = {}
         self._versions: dict[Key, int] = {}
@@ -122,7 +125,7 @@ class Informer(Generic[T]):
                 if not version:
                     version = await self._list()
                     failures = 0
-                async for event in self._api.watch(self.resource, self._namespace, version):
+                async for event in self._api.watch(self.resource, self._namespace, version, self._name):
                     version = event.object["metadata"]["resourceVersion"]
                     self.last_contact = clock.monotonic()
                     failures = 0
@@ -139,7 +142,7 @@ class Informer(Generic[T]):
         await asyncio.sleep(_BACKOFF_SECONDS[min(failures, len(_BACKOFF_SECONDS) - 1)])
 
     async def _list(self) -> str:
-        listing = await self._api.list(self.resource, self._namespace)
+        listing = await self._api.list(self.resource, self._namespace, name=self._name)
         version = int(listing.resource_version)
         present: set[Key] = set()
         for raw in listing.items:
