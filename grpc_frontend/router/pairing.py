@@ -138,6 +138,10 @@ class PairingTable:
         """How many halves wait."""
         return len(self._live) - self.tunnels
 
+    def remembered(self) -> int:
+        """How many records the table keeps of all kinds: for figures and tests of its bounds."""
+        return len(self._live) + len(self._fences) + len(self._over_order) + len(self._deadlines)
+
     def waiting(self) -> tuple[WaitingHalf, ...]:
         """Return the clients' halves that wait, oldest first."""
         return tuple(

@@ -90,8 +90,8 @@ class Call(Protocol):
 
 def open_call(channel: grpc.aio.Channel, method: str, answers: Callable[[bytes], Message], token: str | None) -> Call:
     metadata = grpc.aio.Metadata(("authorization", f"Bearer {token}")) if token is not None else None
-    stub = channel.stream_stream(method, serialize, answers)
-    return cast(Call, stub(metadata=metadata))  # type: ignore[call-arg]
+    stub = cast(Any, channel.stream_stream(method, serialize, answers))  # pyright: ignore[reportUnknownMemberType]
+    return cast(Call, stub(metadata=metadata))
 
 
 def serialize(message: Message) -> bytes:
