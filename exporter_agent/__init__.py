@@ -1,0 +1,1 @@
+"""The exporter agent: registers, holds Status, joins tunnels, runs hooks, supervises driver hosts. No driver runs in it."""

@@ -13,6 +13,7 @@ import socket
 import sys
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Final, Protocol
 
 import grpc.aio
@@ -153,6 +154,7 @@ class Host:
         server = grpc.aio.server()
         jumpstarter_pb2_grpc.add_ExporterServiceServicer_to_server(ExporterService(session, via_hook=via_hook), server)
         server.add_generic_rpc_handlers((RouterService(session, via_hook=via_hook).handlers(),))
+        await asyncio.to_thread(Path(path).unlink, missing_ok=True)  # of a host that crashed
         server.add_insecure_port(f"unix://{path}")
         await server.start()
         self._servers.append(server)
