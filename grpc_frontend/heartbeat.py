@@ -31,6 +31,7 @@ class Heartbeat:
         self._frontend = frontend
         self._key = Key(store.system_namespace, heartbeat_name(frontend))
         self._failing = False
+        self._written = ""
 
     async def run(self) -> None:
         """Renew every two seconds until cancelled; a renewal that fails is left out."""
@@ -39,10 +40,12 @@ class Heartbeat:
             await asyncio.sleep(RENEW_SECONDS)
 
     async def stop(self) -> None:
-        """Remove the Lease: sessions that nobody takes over are given up without waiting for the lapse."""
+        """Remove the Lease, unless a successor of the same name renews it by now: then its sessions go on."""
+        if not self._written:
+            return
         try:
             async with asyncio.timeout(RENEW_SECONDS):
-                await self._store.remove(COORDINATION_LEASES, self._key)
+                await self._store.remove(COORDINATION_LEASES, self._key, self._written)
         except (LableaseError, TimeoutError) as error:
             log.warning("heartbeat.not_removed", reason=str(error))
 
@@ -55,7 +58,7 @@ class Heartbeat:
             }
         }
         try:
-            await self._store.write(COORDINATION_LEASES, self._key, body)
+            self._written = await self._store.write(COORDINATION_LEASES, self._key, body)
         except LableaseError as error:
             if not self._failing:
                 log.warning("heartbeat.failed", reason=str(error))

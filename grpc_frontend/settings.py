@@ -1,5 +1,6 @@
 """What can be set for a front end: flags win over environment variables ``LABLEASE_FRONTEND_<NAME>``."""
 
+import os
 import socket
 from pathlib import Path
 from typing import Annotated, Self
@@ -33,7 +34,7 @@ class FrontendSettings(BaseSettings):
         env_prefix="LABLEASE_FRONTEND_", cli_kebab_case=True, cli_prog_name="lablease frontend", cli_hide_none_type=True
     )
 
-    kubeconfig: Path | None = Field(None, description="of the API server (default: that of the pod)")
+    kubeconfig: Path | None = Field(None, description="of the API server (default: KUBECONFIG, else that of the pod)")
     namespace: str = Field(min_length=1, description="namespace that is served")
     system_namespace: str = Field("lablease-system", description="namespace of our own objects")
     id: str = Field("", description="name of this replica, unique (default: the host name)")
@@ -56,6 +57,8 @@ class FrontendSettings(BaseSettings):
 
     @model_validator(mode="after")
     def _defaults(self) -> Self:
+        if self.kubeconfig is None and os.environ.get("KUBECONFIG"):
+            self.kubeconfig = Path(os.environ["KUBECONFIG"])
         self.id = self.id or socket.gethostname().lower()
         self.endpoint = self.endpoint or self.listen
         return self

@@ -171,17 +171,22 @@ class Store:
         """Delete the very Secret that was seen."""
         await self._own(self._api.delete(SECRETS, key, uid=uid))
 
-    async def write(self, resource: Resource, key: Key, body: RawObject) -> None:
-        """Merge into an object that is not cached, or create it if it is not there."""
+    async def write(self, resource: Resource, key: Key, body: RawObject) -> str:
+        """Merge into an object that is not cached, or create it if it is not there; return its resource version."""
         try:
-            await self._own(self._api.patch(resource, key, body))
+            raw = await self._own(self._api.patch(resource, key, body))
         except NotFound:
             named = {**body, "metadata": {"name": key.name, "namespace": key.namespace}}
-            await self._own(self._api.create(resource, key.namespace, named))
+            raw = await self._own(self._api.create(resource, key.namespace, named))
+        return str(raw["metadata"]["resourceVersion"])
 
-    async def remove(self, resource: Resource, key: Key) -> None:
-        """Delete an object that is not cached."""
-        await self._own(self._api.delete(resource, key))
+    async def remove(self, resource: Resource, key: Key, seen: str) -> None:
+        """Delete an object that is not cached, as it was seen.
+
+        Raises:
+            Stale: it has changed.
+        """
+        await self._own(self._api.delete(resource, key, resource_version=seen))
 
     @staticmethod
     async def _own(call: Awaitable[T]) -> T:

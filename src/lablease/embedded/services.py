@@ -1,5 +1,6 @@
 """The table of our services as `lablease up` runs them: everything about them that the supervisor knows."""
 
+import json
 import secrets
 import socket
 import sys
@@ -106,7 +107,6 @@ def table(data: DataDir, namespace: str, ports: Mapping[PortName, int]) -> tuple
         "LABLEASE_SYSTEM_NAMESPACE": SYSTEM_NAMESPACE,
         "PYTHONUNBUFFERED": "1",
     }
-    tls = {"LABLEASE_TLS_CERT": str(data.dev_cert), "LABLEASE_TLS_KEY": str(data.dev_key)}
     key = {"LABLEASE_ROUTER_KEY_FILE": str(data.router_key)}
     frontend, router = f"localhost:{ports[FRONTEND_GRPC]}", f"localhost:{ports[ROUTER_GRPC]}"
     return (
@@ -140,14 +140,18 @@ def table(data: DataDir, namespace: str, ports: Mapping[PortName, int]) -> tuple
             argv=python_module("lablease.cli.main", "frontend"),
             env={
                 **common,
-                **tls,
-                **key,
-                "LABLEASE_GRPC_LISTEN": f"{HOST}:{ports[FRONTEND_GRPC]}",
-                "LABLEASE_HTTP_LISTEN": f"{HOST}:{ports[FRONTEND_HTTP]}",
-                "LABLEASE_PRIVATE_LISTEN": f"{HOST}:{ports[FRONTEND_PRIVATE]}",
-                "LABLEASE_ENDPOINT": frontend,
-                "LABLEASE_ROUTERS": router,
-                "LABLEASE_SERVICE_CA": str(data.dev_ca),
+                "LABLEASE_FRONTEND_NAMESPACE": namespace,
+                "LABLEASE_FRONTEND_SYSTEM_NAMESPACE": SYSTEM_NAMESPACE,
+                "LABLEASE_FRONTEND_LISTEN": f"{HOST}:{ports[FRONTEND_GRPC]}",
+                "LABLEASE_FRONTEND_PUBLIC_HTTP": f"{HOST}:{ports[FRONTEND_HTTP]}",
+                "LABLEASE_FRONTEND_PRIVATE_HTTP": f"{HOST}:{ports[FRONTEND_PRIVATE]}",
+                "LABLEASE_FRONTEND_ENDPOINT": frontend,
+                "LABLEASE_FRONTEND_ROUTER": json.dumps([router]),
+                "LABLEASE_FRONTEND_ROUTER_KEY_FILE": str(data.router_key),
+                "LABLEASE_FRONTEND_ROUTER_CA": str(data.dev_ca),
+                "LABLEASE_FRONTEND_CA_BUNDLE": str(data.dev_ca),
+                "LABLEASE_FRONTEND_TLS_CERT": str(data.dev_cert),
+                "LABLEASE_FRONTEND_TLS_KEY": str(data.dev_key),
             },
             ready=PortOpen(ports[FRONTEND_GRPC]),
             account="lablease-frontend",
