@@ -7,7 +7,7 @@ import http.client
 import json
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from urllib.parse import urlencode, urlsplit
@@ -19,7 +19,8 @@ from lablease.embedded.kubeconfig import Access
 from lablease.embedded.tree import Object, elements, mapping, text
 
 FIELD_MANAGER = "lablease-up"
-ESTABLISH_PATIENCE_SECONDS = 30.0
+SERVED_PATIENCE_SECONDS = 30.0
+READY_TIMEOUT_SECONDS = 2.0  # a starting API server accepts connections long before it answers
 _POLL_SECONDS = 0.05
 
 
@@ -51,7 +52,8 @@ class Api:
     def ready(self) -> str:
         """Return `ok` when the API server is ready to serve, else what is missing."""
         try:
-            status, data = self._exchange("GET", "/readyz?verbose", None, "")
+            prompt = replace(self, timeout_seconds=READY_TIMEOUT_SECONDS)
+            status, data = prompt._exchange("GET", "/readyz?verbose", None, "")
         except ApiError as unreachable:
             return unreachable.problem
         if status == 200:
@@ -103,9 +105,9 @@ class Api:
         ordered = sorted(objects, key=_rank)
         for position, item in enumerate(ordered):
             if _rank(item) > _CRD_RANK and position > 0 and _rank(ordered[position - 1]) <= _CRD_RANK:
-                self._await_established(ordered[:position])
+                self._await_served(ordered[:position])
             self._apply_one(item, plurals)
-        self._await_established(ordered)
+        self._await_served(ordered)
 
     def _apply_one(self, item: Object, plurals: dict[str, dict[str, str]]) -> None:
         version, kind, name = text(item, "apiVersion"), text(item, "kind"), text(item, "metadata", "name")
@@ -122,18 +124,19 @@ class Api:
         path = f"{root}{space}/{plurals[version][kind]}/{name}?{query}"
         self.request("PATCH", path, item, "application/apply-patch+yaml")
 
-    def _await_established(self, objects: Iterable[Object]) -> None:
-        names = [text(o, "metadata", "name") for o in objects if text(o, "kind") == "CustomResourceDefinition"]
-        deadline = time.monotonic() + ESTABLISH_PATIENCE_SECONDS
-        while names:
-            path = f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{names[-1]}"
-            conditions = elements(self.request("GET", path), "status", "conditions")
-            if any(text(c, "type") == "Established" and text(c, "status") == "True" for c in conditions):
-                names.pop()
-            elif time.monotonic() > deadline:
-                refused = [text(c, "message") for c in conditions if text(c, "status") == "False"]
-                raise ApiError(0, "Timeout", f"CRD {names[-1]} is not served: {'; '.join(refused)}")
-            else:
+    def _await_served(self, objects: Iterable[Object]) -> None:
+        """Wait until every kind can be listed: an established CRD is still answered with 404 or 429 for a moment."""
+        crds = [item for item in objects if text(item, "kind") == "CustomResourceDefinition"]
+        deadline = time.monotonic() + SERVED_PATIENCE_SECONDS
+        while crds:
+            spec = mapping(crds[-1], "spec")
+            version = text(elements(spec, "versions")[0], "name")
+            try:
+                self.request("GET", f"/apis/{text(spec, 'group')}/{version}/{text(spec, 'names', 'plural')}?limit=1")
+                crds.pop()
+            except ApiError as refused:
+                if refused.status not in (404, 429) or time.monotonic() > deadline:
+                    raise
                 time.sleep(_POLL_SECONDS)
 
     def token(self, namespace: str, name: str, lifetime: timedelta) -> str:

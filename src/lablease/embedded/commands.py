@@ -38,7 +38,6 @@ def etcd(binary: Path, data: DataDir) -> list[str]:
         "--election-timeout=300",
         f"--quota-backend-bytes={_QUOTA_BYTES}",
         "--max-wals=2",
-        "--max-snapshots=2",
         "--log-level=warn",
     ]
 

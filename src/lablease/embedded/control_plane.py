@@ -103,7 +103,12 @@ class ControlPlane:
         self._api_server = self._supervise(
             undo, KUBE_APISERVER, commands.kube_apiserver(server.path, self.data, keys, port)
         )
-        self.wait_ready()
+        try:
+            self.wait_ready()
+        except StartError:
+            # While it waits for etcd the API server ignores SIGTERM, and it has nothing to lose yet.
+            self._api_server.stop(patience_seconds=0.5)
+            raise
 
     def _supervise(self, undo: contextlib.ExitStack, name: str, argv: list[str]) -> Supervised:
         command = Command(name, argv, commands.environment(os.environ), self.data.root, self.data.logs / f"{name}.log")

@@ -103,7 +103,11 @@ def _install(home: Path, environ: Mapping[str, str]) -> None:
                 raise _no_toolchain("this Python has neither pip nor the module venv (on Debian: python3-venv)")
             installer = [str(own / "bin" / "python"), "-m", "pip", "install", "--disable-pip-version-check"]
         ran = subprocess.run(
-            [*installer, "--target", str(target), *arguments], capture_output=True, text=True, check=False
+            [*installer, "--target", str(target), *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+            env=dict(environ),
         )
         if ran.returncode != 0:
             raise _no_toolchain(_last_error(ran.stderr or ran.stdout))
