@@ -83,6 +83,11 @@ class Room:
         place = self._places.get(lease)
         return None if place is None else place[0].request
 
+    def waiting_in(self, request: Request) -> list[str]:
+        """Return the names of those who wait in a group, first come first."""
+        line = self._lines.get(request)
+        return [] if line is None else [name for _, name in line.turns]
+
     def put(self, lease: Lease, request: Request) -> None:
         """Let a lease wait; the same again changes nothing."""
         name, turn = lease.key.name, turn_of(lease)
@@ -96,12 +101,6 @@ class Room:
         insort(line.turns, turn)
         self._places[name] = line, turn
         self._fresh[request] = None
-
-    def renew(self, lease: str) -> None:
-        """Look at the group of a lease again, although the lease waits already."""
-        request = self.request_of(lease)
-        if request is not None:
-            self._fresh[request] = None
 
     def drop(self, lease: str) -> None:
         """A lease does not wait any more."""

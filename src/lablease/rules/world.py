@@ -25,6 +25,9 @@ class Ended:
     """What is remembered of a lease that is over."""
 
     at: datetime | None
+    uid: str = ""
+    delete_at: datetime | None = None
+    """When retention removes it; None keeps it."""
 
 
 class World:
@@ -47,7 +50,8 @@ class World:
         """By exporter: since when its slot names a lease that does not hold it."""
         self._slots: defaultdict[str, dict[str, None]] = defaultdict(dict)
         self._labels: defaultdict[tuple[str, str], dict[str, None]] = defaultdict(dict)
-        self._clients_leases: defaultdict[str, dict[str, None]] = defaultdict(dict)
+        self._by_client: defaultdict[str, dict[str, None]] = defaultdict(dict)
+        self._by_exporter: defaultdict[str, dict[str, None]] = defaultdict(dict)
         self._access: Access | None = None
         self._choices: dict[Request, dict[str, Approval]] = {}
 
@@ -77,7 +81,11 @@ class World:
 
     def leases_of(self, client: str) -> Iterable[str]:
         """Return the names of a client's leases that have not ended."""
-        return self._clients_leases.get(client, ())
+        return self._by_client.get(client, ())
+
+    def leases_on(self, exporter: str) -> Iterable[str]:
+        """Return the names of the leases that say they run on an exporter."""
+        return self._by_exporter.get(exporter, ())
 
     def connected(self, exporter: Exporter, now: datetime) -> bool:
         """True if the exporter holds a session that counts."""
@@ -96,7 +104,9 @@ class World:
         self._drop_lease(lease.key.name)
         self.leases[lease.key.name] = lease
         self.ended.pop(lease.key.name, None)
-        self._clients_leases[lease.spec.client][lease.key.name] = None
+        self._by_client[lease.spec.client][lease.key.name] = None
+        if lease.status.exporter is not None:
+            self._by_exporter[lease.status.exporter][lease.key.name] = None
 
     def end_lease(self, name: str, record: Ended) -> None:
         """Remember only that a lease is over."""
@@ -165,7 +175,9 @@ class World:
     def _drop_lease(self, name: str) -> None:
         old = self.leases.pop(name, None)
         if old is not None:
-            _discard(self._clients_leases, old.spec.client, name)
+            _discard(self._by_client, old.spec.client, name)
+            if old.status.exporter is not None:
+                _discard(self._by_exporter, old.status.exporter, name)
 
 
 def _discard(index: defaultdict[T, dict[str, None]], value: T, name: str) -> None:
