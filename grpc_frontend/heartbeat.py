@@ -10,6 +10,7 @@ from lablease.errors import LableaseError
 from lablease.grpc_frontend.store import Store
 from lablease.kube.resources import COORDINATION_LEASES
 from lablease.model.keys import Key
+from lablease.model.meta import FRONTEND_LEASE_PREFIX
 
 RENEW_SECONDS = 2.0
 LAPSE_SECONDS = 6
@@ -20,7 +21,7 @@ log = structlog.get_logger(__name__)
 
 def heartbeat_name(frontend: str) -> str:
     """Return the name of a front end's coordination Lease."""
-    return f"lablease-frontend-{frontend}"
+    return FRONTEND_LEASE_PREFIX + frontend
 
 
 class Heartbeat:

@@ -102,12 +102,7 @@ def python_module(module: str, *arguments: str) -> tuple[str, ...]:
 
 def table(data: DataDir, namespace: str, ports: Mapping[PortName, int]) -> tuple[Service, ...]:
     """Return the services in the order in which they are started; they are ended in the opposite one."""
-    common = {
-        "LABLEASE_NAMESPACE": namespace,
-        "LABLEASE_SYSTEM_NAMESPACE": SYSTEM_NAMESPACE,
-        "PYTHONUNBUFFERED": "1",
-    }
-    key = {"LABLEASE_ROUTER_KEY_FILE": str(data.router_key)}
+    common = {"PYTHONUNBUFFERED": "1"}
     frontend, router = f"localhost:{ports[FRONTEND_GRPC]}", f"localhost:{ports[ROUTER_GRPC]}"
     return (
         Service(
@@ -115,10 +110,12 @@ def table(data: DataDir, namespace: str, ports: Mapping[PortName, int]) -> tuple
             argv=python_module("lablease.cli.main", "operator"),
             env={
                 **common,
-                "LABLEASE_ENDPOINT": frontend,
-                "LABLEASE_PRIVATE_LISTEN": f"{HOST}:{ports[OPERATOR_PRIVATE]}",
+                "LABLEASE_OPERATOR_NAMESPACE": json.dumps([namespace]),
+                "LABLEASE_OPERATOR_SYSTEM_NAMESPACE": SYSTEM_NAMESPACE,
+                "LABLEASE_OPERATOR_ENDPOINT": frontend,
+                "LABLEASE_OPERATOR_METRICS": f"{HOST}:{ports[OPERATOR_PRIVATE]}",
             },
-            ready=HttpOk(f"http://{HOST}:{ports[OPERATOR_PRIVATE]}/healthz"),
+            ready=HttpOk(f"http://{HOST}:{ports[OPERATOR_PRIVATE]}/readyz"),
             account="lablease-operator",
         ),
         Service(
@@ -126,14 +123,14 @@ def table(data: DataDir, namespace: str, ports: Mapping[PortName, int]) -> tuple
             argv=python_module("lablease.cli.main", "router"),
             env={
                 **common,
-                **key,
+                "LABLEASE_ROUTER_KEY_FILE": str(data.router_key),
                 "LABLEASE_ROUTER_LISTEN": f"{HOST}:{ports[ROUTER_GRPC]}",
                 "LABLEASE_ROUTER_METRICS": f"{HOST}:{ports[ROUTER_PRIVATE]}",
                 "LABLEASE_ROUTER_NAME": router,
                 "LABLEASE_ROUTER_TLS_CERT": str(data.dev_cert),
                 "LABLEASE_ROUTER_TLS_KEY": str(data.dev_key),
             },
-            ready=PortOpen(ports[ROUTER_GRPC]),
+            ready=HttpOk(f"http://{HOST}:{ports[ROUTER_PRIVATE]}/readyz"),
         ),
         Service(
             name="frontend",
@@ -153,7 +150,7 @@ def table(data: DataDir, namespace: str, ports: Mapping[PortName, int]) -> tuple
                 "LABLEASE_FRONTEND_TLS_CERT": str(data.dev_cert),
                 "LABLEASE_FRONTEND_TLS_KEY": str(data.dev_key),
             },
-            ready=PortOpen(ports[FRONTEND_GRPC]),
+            ready=HttpOk(f"http://{HOST}:{ports[FRONTEND_PRIVATE]}/readyz"),
             account="lablease-frontend",
         ),
     )
