@@ -1,6 +1,7 @@
 """One tunnel: a byte connection between a client, through a router, and the session's unix socket."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from typing import Final, Protocol, cast
 
@@ -23,7 +24,7 @@ class _RawCall(Protocol):
 
 
 async def carry(channel: grpc.aio.Channel, router_token: str, socket_path: str) -> None:
-    """Join the router with ``router_token`` and copy bytes both ways until both directions are done.
+    """Join the router with ``router_token`` and copy bytes both ways until the router ends the stream.
 
     Cancelling cuts both ends at once.
 
@@ -37,16 +38,28 @@ async def carry(channel: grpc.aio.Channel, router_token: str, socket_path: str) 
     inward = asyncio.ensure_future(_from_router(call, writer))
     outward = asyncio.ensure_future(_to_router(reader, call))
     try:
-        await asyncio.gather(inward, outward)
+        await _first_end(inward, outward)
+        writer.close()
     finally:
-        inward.cancel()
-        outward.cancel()
-        call.cancel()
-        writer.transport.abort()
+        for task in (inward, outward):
+            task.cancel()
         await asyncio.gather(inward, outward, return_exceptions=True)
+        call.cancel()
+        if not writer.is_closing():
+            writer.transport.abort()
+
+
+async def _first_end(inward: "asyncio.Future[None]", outward: "asyncio.Future[None]") -> None:
+    """Wait for the end of the router's direction, or for an error of ours."""
+    await asyncio.wait({inward, outward}, return_when=asyncio.FIRST_COMPLETED)
+    if not inward.done():
+        with contextlib.suppress(asyncio.InvalidStateError):  # the router ended the stream while we were writing:
+            await outward  # the other direction says how
+    await inward
 
 
 async def _from_router(call: _RawCall, writer: asyncio.StreamWriter) -> None:
+    """Copy until the router has ended the stream; GOAWAY before that is the end of this direction only."""
     while (frame := await call.read()) is not _EOF:
         try:
             kind, payload = read_frame(cast("bytes", frame))
@@ -56,7 +69,7 @@ async def _from_router(call: _RawCall, writer: asyncio.StreamWriter) -> None:
             writer.write(payload)
             await writer.drain()
         elif kind is FrameType.GOAWAY:
-            break
+            writer.write_eof()
     if not writer.is_closing():
         writer.write_eof()
 

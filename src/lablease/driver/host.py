@@ -8,13 +8,14 @@ import argparse
 import asyncio
 import importlib
 import logging
+import os
 import signal
 import socket
 import sys
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
 import grpc.aio
 
@@ -39,6 +40,9 @@ END_SESSION_SECONDS: Final = 4.0
 
 CLOSE_SECONDS: Final = 5.0
 _STOP_GRACE_SECONDS: Final = 0.2
+
+
+Result = TypeVar("Result")
 
 
 class Builder(Protocol):
@@ -67,12 +71,16 @@ class Host:
     Args:
         build: makes the tree.
         is_native: tells whether a class path names a driver of the kind that ``build`` takes.
+        on_loop: build and close the drivers on the event loop instead of in a thread.
     """
 
-    def __init__(self, channel: control.Channel, build: Builder, is_native: Callable[[str], bool]) -> None:
+    def __init__(
+        self, channel: control.Channel, build: Builder, is_native: Callable[[str], bool], *, on_loop: bool
+    ) -> None:
         self._channel = channel
         self._build = build
         self._is_native = is_native
+        self._on_loop = on_loop
         self._session: Session | None = None
         self._servers: list[grpc.aio.Server] = []
         self._ended: asyncio.Future[EndAnswer] | None = None
@@ -110,12 +118,12 @@ class Host:
         logging.getLogger().addHandler(RingHandler(log))
         error = ""
         try:
-            tree = await asyncio.to_thread(self._start, order, order.export, holder)
+            tree = await self._run(lambda: self._start(order, order.export, holder))
         except Exception as problem:  # code of a driver's author: the session must say what went wrong, not vanish
             error = details(problem)
             if not isinstance(problem, DriverConfigError):
                 logger.exception("the driver tree could not be built")
-            tree = await asyncio.to_thread(self._start, order, {}, holder)
+            tree = await self._run(lambda: self._start(order, {}, holder))
         self._session = Session(
             tree=tree,
             exporter_uuid=order.exporter_uuid,
@@ -151,9 +159,9 @@ class Host:
         return tree
 
     async def _listen(self, session: Session, path: str, *, via_hook: bool) -> None:
-        server = grpc.aio.server()
+        server: grpc.aio.Server = grpc.aio.server()  # pyright: ignore[reportUnknownMemberType]
         jumpstarter_pb2_grpc.add_ExporterServiceServicer_to_server(ExporterService(session, via_hook=via_hook), server)
-        server.add_generic_rpc_handlers((RouterService(session, via_hook=via_hook).handlers(),))
+        server.add_generic_rpc_handlers((RouterService(session, via_hook=via_hook).handlers(),))  # pyright: ignore[reportUnknownMemberType]
         await asyncio.to_thread(Path(path).unlink, missing_ok=True)  # of a host that crashed
         server.add_insecure_port(f"unix://{path}")
         await server.start()
@@ -176,9 +184,12 @@ class Host:
         session.log.close()
         await asyncio.gather(*(server.stop(_STOP_GRACE_SECONDS) for server in self._servers))
         try:
-            await asyncio.wait_for(asyncio.to_thread(session.tree.close), CLOSE_SECONDS)
+            await asyncio.wait_for(self._run(session.tree.close), CLOSE_SECONDS)
         except TimeoutError:
             logger.error("drivers did not close within %s s", CLOSE_SECONDS)
+
+    async def _run(self, work: Callable[[], Result]) -> Result:
+        return work() if self._on_loop else await asyncio.to_thread(work)
 
 
 def _update(session: Session, message: control.ToHost) -> None:
@@ -203,28 +214,29 @@ def _preload(types: list[str]) -> None:
             logger.info("preload of %s: %s", dotted, error)
 
 
-async def serve(control_fd: int, build: Builder, is_native: Callable[[str], bool]) -> None:
+async def serve(control_fd: int, build: Builder, is_native: Callable[[str], bool], *, on_loop: bool) -> None:
     """Run a host on the inherited socket pair."""
     loop = asyncio.get_running_loop()
     loop.set_default_executor(ThreadPoolExecutor(THREADS, thread_name_prefix="driver"))
     channel = await control.Channel.open(socket.socket(fileno=control_fd))
-    host = asyncio.ensure_future(Host(channel, build, is_native).run())
+    host = asyncio.ensure_future(Host(channel, build, is_native, on_loop=on_loop).run())
     loop.add_signal_handler(signal.SIGTERM, host.cancel)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the agent, which ends hosts in order
     await host
 
 
-def run(build: Builder, is_native: Callable[[str], bool]) -> int:
+def run(build: Builder, is_native: Callable[[str], bool], *, on_loop: bool = False) -> int:
     """Entry point of a host process. Returns its exit status."""
     parser = argparse.ArgumentParser(description="lablease driver host; started by the exporter agent")
     parser.add_argument("--control-fd", type=int, required=True)
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
     try:
-        asyncio.run(serve(options.control_fd, build, is_native))
+        asyncio.run(serve(options.control_fd, build, is_native, on_loop=on_loop))
     except asyncio.CancelledError:
         return 128 + signal.SIGTERM
-    return 0
+    logging.shutdown()
+    os._exit(0)  # the drivers are closed; taking the interpreter down would only keep the next lease waiting
 
 
 def main() -> int:
