@@ -1,7 +1,7 @@
 """Waking whoever waits for a change of an exporter or a lease. A bell says "look again", never what changed."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -43,7 +43,7 @@ class Bells:
                 event.set()
 
     @contextmanager
-    def listen(self, *topics: Topic) -> Iterator[asyncio.Event]:
+    def listen(self, *topics: Topic) -> Generator[asyncio.Event]:
         """Give an event that is set by each change of a topic from now on; the listener clears it before it looks."""
         event = asyncio.Event()
         for topic in topics:

@@ -1,4 +1,5 @@
 """One control stream to each router: announcements of waiting halves come up, the fence goes down."""
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 import asyncio
 from collections import OrderedDict
@@ -6,6 +7,7 @@ from collections.abc import Sequence
 from uuid import uuid4
 
 import grpc
+import grpc.aio
 import structlog
 
 from lablease import clock

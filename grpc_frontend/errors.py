@@ -5,6 +5,7 @@ from typing import Protocol, Self
 from uuid import uuid4
 
 import grpc
+import grpc.aio
 import structlog
 
 from lablease.errors import (
@@ -33,12 +34,20 @@ CODES: tuple[tuple[type[LableaseError], grpc.StatusCode], ...] = (
 )
 """The first row whose class fits decides."""
 
+EXPIRED = "token is expired"
+
 log = structlog.get_logger(__name__)
 
 
 def refusal(error: LableaseError) -> tuple[grpc.StatusCode, str]:
-    """Return code and details; the details are one line, because jmp 0.9.0 prints only that."""
+    """Return code and details.
+
+    The details are one line, because jmp 0.9.0 prints only that; the word ``expired``, which may come from a hook's
+    message, appears only in the one sentence about which jmp 0.9.0 knows what to do: on any other it breaks.
+    """
     text = " ".join(str(error).split())
+    if EXPIRED not in text:
+        text = text.replace("expired", "ended")
     return next((code for kind, code in CODES if isinstance(error, kind)), grpc.StatusCode.INTERNAL), text
 
 

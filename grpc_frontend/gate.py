@@ -1,9 +1,14 @@
-"""Between gRPC and the services: authenticate, call, translate errors. The services see a Caller and messages only."""
+"""Between gRPC and the services: authenticate, call, translate errors. The services see a Caller and messages only.
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from typing import Protocol, TypeVar, cast
+The only place that makes gRPC handlers; the stubs of grpcio leave them untyped:
+"""
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from typing import Any, Protocol, TypeVar, cast
 
 import grpc
+import grpc.aio
 from google.protobuf.message import Message
 
 from lablease.errors import Unavailable
@@ -19,6 +24,11 @@ A_contra = TypeVar("A_contra", bound=Message, contravariant=True)
 ANY = frozenset(Kind)
 CLIENT = frozenset({Kind.CLIENT})
 EXPORTER = frozenset({Kind.EXPORTER})
+
+
+def service(name: str, methods: "Mapping[str, grpc.RpcMethodHandler[Any, Any]]") -> "grpc.GenericRpcHandler[Any, Any]":
+    """Return the handler of a whole service, by the names of its methods."""
+    return grpc.method_handlers_generic_handler(name, dict(methods))
 
 
 class Send(Protocol[A_contra]):
@@ -45,10 +55,10 @@ class Gate:
         request: type[Q],
         *,
         patient: bool = False,
-    ) -> "grpc.RpcMethodHandler[Q, A]":
+    ) -> "grpc.RpcMethodHandler[Any, Any]":
         """One request, one answer."""
 
-        async def handle(message: Q, context: "grpc.aio.ServicerContext[Q, A]") -> A:
+        async def handle(message: Q, context: "grpc.aio.ServicerContext[Any, Any]") -> A:
             async with Boundary(context, _name(method)):
                 return await method(await self._admit(context.invocation_metadata(), kinds, patient), message)
             raise AssertionError("the boundary ends the call")
@@ -60,10 +70,10 @@ class Gate:
         kinds: frozenset[Kind],
         method: Callable[[Caller, Q, Send[A]], Awaitable[None]],
         request: type[Q],
-    ) -> "grpc.RpcMethodHandler[Q, A]":
+    ) -> "grpc.RpcMethodHandler[Any, Any]":
         """One request, a stream of answers; always patient."""
 
-        async def handle(message: Q, context: "grpc.aio.ServicerContext[Q, A]") -> None:
+        async def handle(message: Q, context: "grpc.aio.ServicerContext[Any, Any]") -> None:
             async with Boundary(context, _name(method)):
                 caller = await self._admit(context.invocation_metadata(), kinds, patient=True)
 
@@ -79,10 +89,10 @@ class Gate:
         kinds: frozenset[Kind],
         method: Callable[[Caller, AsyncIterator[Q]], Awaitable[A]],
         request: type[Q],
-    ) -> "grpc.RpcMethodHandler[Q, A]":
+    ) -> "grpc.RpcMethodHandler[Any, Any]":
         """A stream of requests, one answer."""
 
-        async def handle(messages: AsyncIterator[Q], context: "grpc.aio.ServicerContext[Q, A]") -> A:
+        async def handle(messages: AsyncIterator[Q], context: "grpc.aio.ServicerContext[Any, Any]") -> A:
             async with Boundary(context, _name(method)):
                 return await method(await self._admit(context.invocation_metadata(), kinds, patient=False), messages)
             raise AssertionError("the boundary ends the call")

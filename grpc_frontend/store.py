@@ -4,7 +4,7 @@ Trouble with our own credentials or permissions is ours, never the caller's: it 
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
@@ -215,7 +215,7 @@ class Store:
 
 
 @asynccontextmanager
-async def _our_trouble() -> AsyncIterator[None]:
+async def _our_trouble() -> AsyncGenerator[None]:
     try:
         yield
     except (NotAllowed, NotAuthenticated) as error:

@@ -3,7 +3,7 @@
 A router announces each waiting half again every two seconds, so nothing here needs to be durable.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -100,7 +100,7 @@ class Listeners:
         self._open: dict[tuple[Key, str], list[object]] = {}
 
     @contextmanager
-    def open(self, exporter: Key, lease: str) -> Iterator[object]:
+    def open(self, exporter: Key, lease: str) -> Generator[object]:
         """Enter a stream; gives a mark for ``current``."""
         mark = object()
         marks = self._open.setdefault((exporter, lease), [])

@@ -9,7 +9,7 @@ from lablease import clock
 from lablease.errors import InvalidField, NotAllowed, NotFound, NotNow, OutcomeUnknown, Stale
 from lablease.grpc_frontend.auth import Caller
 from lablease.grpc_frontend.bells import About, Topic
-from lablease.grpc_frontend.gate import CLIENT, Gate
+from lablease.grpc_frontend.gate import CLIENT, Gate, service
 from lablease.grpc_frontend.ids import uuid7
 from lablease.grpc_frontend.lab import Lab
 from lablease.grpc_frontend.leases import RETENTION, active, check_owner, decided
@@ -269,7 +269,7 @@ def client_service(gate: Gate, parts: Parts, lab: Lab) -> "grpc.GenericRpcHandle
     exporters = ClientExporters(parts, lab)
     leases = ClientLeases(parts, lab)
     rotation = Rotation(parts)
-    return grpc.method_handlers_generic_handler(
+    return service(
         NAME,
         {
             "GetExporter": gate.unary(CLIENT, exporters.get_exporter, pb.GetExporterRequest),

@@ -7,7 +7,7 @@ import grpc
 from lablease import clock
 from lablease.errors import InvalidField
 from lablease.grpc_frontend.auth import Caller, Kind
-from lablease.grpc_frontend.gate import ANY, CLIENT, EXPORTER, Gate
+from lablease.grpc_frontend.gate import ANY, CLIENT, EXPORTER, Gate, service
 from lablease.grpc_frontend.ids import uuid7
 from lablease.grpc_frontend.leases import RETENTION, active, check_owner
 from lablease.grpc_frontend.parts import Parts
@@ -80,7 +80,7 @@ def controller_service(gate: Gate, parts: Parts) -> "grpc.GenericRpcHandler[Any,
     streams = ExporterStreams(parts)
     leases = ControllerLeases(parts, exporters)
     dialling = Dialling(parts)
-    return grpc.method_handlers_generic_handler(
+    return service(
         NAME,
         {
             "Register": gate.unary(EXPORTER, exporters.register, pb.RegisterRequest, patient=True),

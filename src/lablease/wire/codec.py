@@ -126,12 +126,16 @@ def read_selector(message: kubernetes_pb2.LabelSelector, field: str) -> Selector
 
 def device_reports(reports: Iterable[jumpstarter_pb2.DriverInstanceReport]) -> list[dict[str, object]]:
     """Return the tree of drivers as ``status.devices`` has it: help texts are not kept."""
-    return [
-        {"uuid": item.uuid}
-        | ({"parent_uuid": item.parent_uuid} if item.HasField("parent_uuid") else {})
-        | ({"labels": dict(item.labels)} if item.labels else {})
-        for item in reports
-    ]
+    return [_device(item) for item in reports]
+
+
+def _device(report: jumpstarter_pb2.DriverInstanceReport) -> dict[str, object]:
+    device: dict[str, object] = {"uuid": report.uuid}
+    if report.HasField("parent_uuid"):
+        device["parent_uuid"] = report.parent_uuid
+    if report.labels:
+        device["labels"] = dict(report.labels)
+    return device
 
 
 def lease_response(lease: Lease, exporter_uid: str | None) -> jumpstarter_pb2.GetLeaseResponse:
