@@ -15,6 +15,10 @@ _LAB: list[Stack] = []
 """The lab of this session, for the report of a failed test."""
 
 
+_SEEN = [0]
+"""How many processes there were before this test."""
+
+
 @pytest.fixture(scope="session")
 def upstream() -> Upstream:
     """The published 0.9.0 packages."""
@@ -44,6 +48,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory, runtime: Path, upstream: Ups
 @pytest.fixture(autouse=True)
 def _end_what_was_started(request: pytest.FixtureRequest) -> Iterator[None]:
     """End the processes that a test started, so that they load no other test; the services go on."""
+    if _LAB:
+        _SEEN[0] = len(_LAB[0].processes.started)
     yield
     if "stack" in request.fixturenames:
         running: Stack = request.getfixturevalue("stack")
@@ -55,10 +61,10 @@ def _end_what_was_started(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Show the end of every process log under a test that failed."""
+    """Show under a test that failed how the services ended, and the processes of this test."""
     report = yield
     if report.failed and _LAB:
-        for process in _LAB[0].processes.started:
+        for process in (*_LAB[0].running.values(), *_LAB[0].processes.started[_SEEN[0] :]):
             tail = process.text()[-LOG_TAIL_BYTES:]
             state = "alive" if process.alive else f"exit {process.popen.returncode}"
             report.sections.append((f"{process.name} ({state}) {process.log}", tail))

@@ -126,7 +126,8 @@ def test_release_takes_effect_at_once(stack: Stack, board: Identity, client: Ide
         stack.release(name)
         over = watch.first(name, ended, "ended")
     assert over.monotonic - asked < 1
-    assert over.item["metadata"]["labels"]["jumpstarter.dev/lease-ended"] == "true"
+    labelled = stack.kube.until("leases", name, lambda item: item["metadata"].get("labels"), "labelled as ended")
+    assert labelled["metadata"]["labels"]["jumpstarter.dev/lease-ended"] == "true"
 
 
 def test_a_lease_that_cannot_be_met_stays_open_and_is_met_later(

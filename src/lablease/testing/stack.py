@@ -214,7 +214,8 @@ class Stack:
             "HOME": str(self.folder / "home"),
             "XDG_RUNTIME_DIR": str(self.runtime),
             "TMPDIR": str(self.runtime),
-            "LABLEASE_UPSTREAM": str(self.upstream.bin.parent),
+            "LABLEASE_DRIVER_PYTHON": self.upstream.python,
+            "PYTHONPATH": str(SCRIPTS),
         }
 
     def jmp(self, *arguments: str, within_seconds: float = 60.0, stdin: str = "") -> Finished:
