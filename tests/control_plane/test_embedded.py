@@ -19,6 +19,7 @@ import pytest
 from lablease.embedded import api, kubeconfig, launch
 from lablease.embedded.control_plane import AlreadyRunning, ControlPlane
 from lablease.embedded.errors import ApiError, ForeignData, PortTaken, StartError
+from lablease.embedded.existing import ExistingCluster
 from lablease.embedded.main import Options
 from lablease.embedded.paths import DataDir
 from lablease.embedded.process import is_locked, recall, start_time
@@ -515,3 +516,55 @@ def test_a_service_that_ends_at_once_fails_the_start_with_the_end_of_its_log(
 
 def test_a_port_of_the_api_server_is_remembered_under_its_name(own: ControlPlane) -> None:
     assert own.url == f"https://127.0.0.1:{own.state.ports[API_SERVER]}"
+
+
+# ---- somebody's own cluster -----------------------------------------------------------------------------------------
+
+
+def test_an_existing_cluster_gets_the_same_objects_under_the_name_of_its_lab(
+    tmp_path: Path, control_plane: ControlPlane
+) -> None:
+    cluster = ExistingCluster(DataDir(tmp_path / "d"), control_plane.kubeconfig, "bench")
+    runner, seen = Runner(cluster, services=None), list[Status]()
+
+    def on_ready(status: Status) -> None:
+        seen.append(status)
+        runner.stop()
+
+    runner.run(on_ready)
+    assert [(status.url, status.audit_log, status.processes) for status in seen] == [(control_plane.url, None, ())]
+    found = control_plane.api.get("/api/v1/namespaces/bench/configmaps/jumpstarter-service-ca-cert")
+    assert text(found, "data", "ca.crt") == cluster.data.dev_ca.read_text()
+    roles = "/apis/rbac.authorization.k8s.io/v1/namespaces/bench/roles"
+    assert control_plane.api.get(f"{roles}/lablease-operator") is not None
+    assert control_plane.api.ready() == "ok", "a cluster that is not ours is left running"
+
+
+def test_a_cluster_that_does_not_answer_is_named(tmp_path: Path, control_plane: ControlPlane) -> None:
+    path = tmp_path / "kubeconfig"
+    kubeconfig.write(path, kubeconfig.Access("https://127.0.0.1:1", control_plane.api.access.ca), "me", "lab")
+    with pytest.raises(StartError, match=f"the cluster of {path} is not ready: https://127.0.0.1:1 does not answer"):
+        ExistingCluster(DataDir(tmp_path / "d"), path).start()
+
+
+# ---- all of it ------------------------------------------------------------------------------------------------------
+
+
+def test_up_runs_our_three_services_and_starts_a_killed_one_again(tmp_path: Path) -> None:
+    data = DataDir(tmp_path / "up")
+    try:
+        status = launch.start_detached(Options(data.root), lambda line: None)
+        names = [process.name for process in status.processes]
+        assert names == ["etcd", "kube-apiserver", "operator", "router", "frontend"]
+        for name in ("operator", "router", "frontend"):
+            victim = next(process.process for process in status.processes if process.name == name)
+            assert victim is not None
+            os.kill(victim.pid, signal.SIGKILL)
+
+        def all_back() -> bool:
+            now = read_status(data)
+            return now is not None and now.healthy and [p.restarts for p in now.processes] == [0, 0, 1, 1, 1]
+
+        wait_for(all_back, "the three services again")
+    finally:
+        launch.shut_down(data)

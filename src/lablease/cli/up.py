@@ -60,7 +60,7 @@ def up(
 
     data = _data(data_dir)
     options = Options(data.root, kubeconfig and kubeconfig.absolute(), namespace, api_port, services)
-    with _errors(), _progress() as progress:
+    with _progress() as progress:
         if _runs_already(data):
             return
         if kubeconfig is None:
@@ -80,11 +80,10 @@ def down(data_dir: Path | None, purge: bool) -> None:
     from lablease.embedded import launch
 
     data = _data(data_dir)
-    with _errors():
-        click.echo("stopped" if launch.shut_down(data) else "nothing runs")
-        if purge:
-            launch.purge(data)
-            click.echo(f"deleted {data.root}")
+    click.echo("stopped" if launch.shut_down(data) else "nothing runs")
+    if purge:
+        launch.purge(data)
+        click.echo(f"deleted {data.root}")
 
 
 @click.command()
@@ -202,16 +201,3 @@ def _progress() -> Generator[_Progress]:
         yield progress
     finally:
         progress.close()
-
-
-@contextmanager
-def _errors() -> Generator[None]:
-    from lablease.embedded.errors import EmbeddedError
-
-    try:
-        yield
-    except EmbeddedError as failed:
-        click.echo(f"error: {failed.problem}", err=True)
-        if failed.help:
-            click.echo(failed.help, err=True)
-        sys.exit(1)
