@@ -9,7 +9,7 @@ from lablease.rules.names import check_label_key, check_label_value
 
 NONE_TEXT = "<none>"
 """How jmp 0.9.0 and kubectl print a selector without requirements."""
-_TOKEN = re.compile(r"\s*(?:(?P<word>[^\s,()!=<>]+)|(?P<sign>==|!=|[=!<>,()]))")
+_TOKEN = re.compile(r"([^\s,()!=<>]+)|(==|!=|[=!<>,()])")
 _SIGNS = frozenset({"==", "!=", "=", "!", "<", ">", ",", "(", ")"})
 _MAXIMUM_CHARACTERS = 16_384
 """No selector that a person writes comes near; it bounds what a peer can make us parse."""
@@ -48,20 +48,8 @@ class _Reader:
 
     def __init__(self, text: str, field: str) -> None:
         self._field = field
-        self._tokens = self._split(text)
+        self._tokens = [word or sign for word, sign in _TOKEN.findall(text)]
         self._next = 0
-
-    def _split(self, text: str) -> list[str]:
-        tokens: list[str] = []
-        end = len(text.rstrip())
-        position = 0
-        while position < end:
-            found = _TOKEN.match(text, position)
-            if found is None:  # every character is a word, a sign or space: kept for a grammar that grows
-                raise self._error(text[position:])
-            tokens.append(found["word"] or found["sign"])
-            position = found.end()
-        return tokens
 
     def requirements(self) -> Iterator[tuple[str, str, tuple[str, ...]]]:
         """Yield key, operator (``=`` or an Operator) and values of each requirement."""
@@ -140,15 +128,11 @@ def canonical(selector: Selector) -> str:
 
 
 def _text(item: Requirement) -> str:
-    match item.operator:
-        case Operator.IN:
-            return f"{item.key} in ({','.join(item.values)})"
-        case Operator.NOT_IN:
-            return f"{item.key} notin ({','.join(item.values)})"
-        case Operator.EXISTS:
-            return item.key
-        case Operator.DOES_NOT_EXIST:
-            return f"!{item.key}"
+    if item.operator is Operator.IN:
+        return f"{item.key} in ({','.join(item.values)})"
+    if item.operator is Operator.NOT_IN:
+        return f"{item.key} notin ({','.join(item.values)})"
+    return item.key if item.operator is Operator.EXISTS else f"!{item.key}"
 
 
 def matches(selector: Selector, labels: Mapping[str, str]) -> bool:
@@ -176,12 +160,8 @@ def _has(key: str, labels: Mapping[str, str]) -> str:
 
 
 def _holds(item: Requirement, labels: Mapping[str, str]) -> bool:
-    match item.operator:
-        case Operator.IN:
-            return labels.get(item.key) in item.values
-        case Operator.NOT_IN:
-            return labels.get(item.key) not in item.values
-        case Operator.EXISTS:
-            return item.key in labels
-        case Operator.DOES_NOT_EXIST:
-            return item.key not in labels
+    if item.operator is Operator.IN:
+        return labels.get(item.key) in item.values
+    if item.operator is Operator.NOT_IN:
+        return labels.get(item.key) not in item.values
+    return (item.key in labels) is (item.operator is Operator.EXISTS)
