@@ -26,7 +26,7 @@ from lablease.embedded.process import is_locked, recall, start_time
 from lablease.embedded.runner import Runner
 from lablease.embedded.services import PortOpen, Service, python_module
 from lablease.embedded.state import API_SERVER, PortName
-from lablease.embedded.status import Phase, Status, read_status
+from lablease.embedded.status import Phase, Status, problems, read_status
 from lablease.embedded.tree import at, elements, mapping, text
 
 SYSTEM = "lablease-system"
@@ -397,7 +397,7 @@ def detached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[
 def test_up_leaves_a_supervisor_and_down_ends_everything(detached: tuple[Status, DataDir]) -> None:
     status, data = detached
     assert status.phase is Phase.READY
-    assert status.healthy
+    assert problems(status) == {}
     pids = [status.supervisor.pid, *(shown.process.pid for shown in status.processes if shown.process)]
     assert len(pids) == 3
     assert launch.shut_down(data)
@@ -418,7 +418,7 @@ def test_after_kill_9_of_the_supervisor_the_next_up_ends_the_orphans_and_has_the
     assert read_status(data) is None
     assert all(orphan.alive for orphan in orphans)
     again = launch.start_detached(Options(data.root, services=False), lambda line: None)
-    assert again.healthy
+    assert problems(again) == {}
     assert again.url == status.url
     assert not any(orphan.alive for orphan in orphans)
     assert api.Api(kubeconfig.read(again.kubeconfig)).get(f"{CONFIG_MAPS}/before") is not None
@@ -489,7 +489,7 @@ def test_services_run_under_their_own_account_and_are_started_again(
         assert victim is not None
         os.kill(victim.pid, signal.SIGKILL)
         wait_for(lambda: (tmp_path / "frontend").read_text().count("\n") == 2, "the restart of the service")
-        wait_for(lambda: runner.status().healthy, "all processes alive again")
+        wait_for(lambda: problems(runner.status()) == {}, "all processes alive again")
         assert {process.name: process.restarts for process in runner.status().processes}["frontend"] == 1
         assert (len(data.router_key.read_bytes()), stat.S_IMODE(data.router_key.stat().st_mode)) == (32, 0o600)
     finally:
@@ -563,7 +563,7 @@ def test_up_runs_our_three_services_and_starts_a_killed_one_again(tmp_path: Path
 
         def all_back() -> bool:
             now = read_status(data)
-            return now is not None and now.healthy and [p.restarts for p in now.processes] == [0, 0, 1, 1, 1]
+            return now is not None and problems(now) == {} and [p.restarts for p in now.processes] == [0, 0, 1, 1, 1]
 
         wait_for(all_back, "the three services again")
     finally:

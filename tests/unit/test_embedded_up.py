@@ -69,8 +69,16 @@ def test_status_names_what_is_down_and_fails_then(tmp_path: Path) -> None:
     assert shown.exit_code == 1
     lines = [line.split() for line in shown.output.splitlines()]
     assert ["front", "end", "localhost:7", "(CA", f"{tmp_path}/pki/service-ca.crt)"] in lines
-    assert next(line for line in lines if line[:1] == ["operator"])[1] == "down"
-    assert next(line for line in lines if line[:1] == ["etcd"])[1] == "runs"
+    assert next(line for line in lines if line[:1] == ["operator"])[1] == "down:"
+    assert next(line for line in lines if line[:1] == ["etcd"])[1] == "ready"
+
+
+def test_status_for_programs_says_what_is_wrong(tmp_path: Path) -> None:
+    with supervisor(DataDir(tmp_path)):
+        shown = CliRunner().invoke(status, ["--data-dir", str(tmp_path), "-o", "json"])
+    content = json.loads(shown.output)
+    assert content["healthy"] is False
+    assert sorted(content["problems"]) == ["kube-apiserver", "operator"]
 
 
 def test_what_was_written_is_read_back_as_long_as_the_writer_lives(tmp_path: Path) -> None:

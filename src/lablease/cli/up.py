@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -66,7 +66,7 @@ def up(
         if kubeconfig is None:
             gobuild.ensure(cache_dir(), progress.build)
         if foreground:
-            run(options, progress.line, progress.finish)
+            run(options, progress.line, lambda found: progress.finish(found, "ready; Ctrl-C stops it"))
             click.echo("stopped")
         else:
             progress.finish(launch.start_detached(options, progress.line))
@@ -103,11 +103,12 @@ def status(data_dir: Path | None, output: str) -> None:
         phase = "starting" if is_locked(data.lock) else "stopped"
         click.echo(json.dumps({"phase": phase, "data_dir": str(data.root)}) if output == "json" else phase)
         sys.exit(1 if phase == "starting" else NOT_RUNNING)
+    wrong = embedded_status.problems(found)
     if output == "json":
-        click.echo(found.to_json())
+        click.echo(found.to_json(wrong))
     else:
-        _show(found)
-    sys.exit(0 if found.healthy else 1)
+        _show(found, wrong)
+    sys.exit(1 if wrong else 0)
 
 
 def _data(data_dir: Path | None) -> DataDir:
@@ -141,16 +142,19 @@ def _where(found: Status) -> None:
         click.echo(f"  audit log   {found.audit_log}")
 
 
-def _show(found: Status) -> None:
+def _show(found: Status, wrong: Mapping[str, str]) -> None:
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     click.echo(f"{found.phase} since {found.since:%Y-%m-%d %H:%M:%S} UTC (pid {found.supervisor.pid})")
     _where(found)
     click.echo(f"  logs        {found.logs}")
     table = Table("process", "state", "pid", "restarts", box=None, header_style="bold")
+    for name in sorted(wrong.keys() - {process.name for process in found.processes}):
+        click.echo(f"  {name}: {wrong[name]}")
     for process in found.processes:
-        state = "[green]runs[/]" if process.alive else f"[red]down[/] {process.last_event}"
+        state = f"[red]{escape(wrong[process.name])}[/]" if process.name in wrong else "[green]ready[/]"
         pid = str(process.process.pid) if process.process and process.alive else ""
         table.add_row(process.name, state, pid, str(process.restarts))
     Console(soft_wrap=True).print(table)
@@ -173,19 +177,21 @@ class _Progress:
 
     def build(self, step: str, done: int, total: int) -> None:
         if self._live is not None:
+            if not done:
+                self._live.console.print(step, style="dim", highlight=False)
             self._live.update(self._task, description=step, completed=done, total=total or None)
             return
         tenth = done * 10 // total if total else 0
         if self._last != (step, tenth):
             self._last = (step, tenth)
-            click.echo(f"{step} ({done} of {total})" if done else step, err=True)
+            click.echo(f"{step} ({done} of {total})" if total else step, err=True)
 
     def line(self, step: str) -> None:
         self.build(step, 0, 0)
 
-    def finish(self, found: Status) -> None:
+    def finish(self, found: Status, said: str = "ready") -> None:
         self.close()
-        click.echo("ready")
+        click.echo(said)
         _where(found)
 
     def close(self) -> None:

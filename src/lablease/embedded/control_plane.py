@@ -15,7 +15,7 @@ from lablease.embedded import api, commands, kubeconfig, pki, resources
 from lablease.embedded.accounts import write_account
 from lablease.embedded.binaries import Found
 from lablease.embedded.errors import EmbeddedError, StartError
-from lablease.embedded.paths import DataDir, write_private
+from lablease.embedded.paths import DataDir, free_bytes, write_private
 from lablease.embedded.process import claim, locked, stop_orphans
 from lablease.embedded.state import API_SERVER, State, check_version, claim_port, load_state, save_state
 from lablease.embedded.supervise import Command, Supervised, log_tail
@@ -23,6 +23,7 @@ from lablease.embedded.tree import Object, mapping, text
 from lablease.embedded.versions import ETCD_SERVER, KUBE_APISERVER, Binary
 
 READY_PATIENCE_SECONDS = 60.0
+NEEDED_BYTES = 512 * 1024**2  # two write-ahead files of 64 MB, a database of some size, the audit log for a while
 STOP_ORDER = ("kube-apiserver", "etcd")
 _POLL_SECONDS = 0.05
 
@@ -84,6 +85,7 @@ class ControlPlane:
 
     def _start(self, undo: contextlib.ExitStack) -> None:
         hold(self.data, undo, self.on_event)
+        require_space(self.data)
         etcd, server = self.binaries[ETCD_SERVER], self.binaries[KUBE_APISERVER]
         check_version(self.data, server.version, etcd.version)
         state = load_state(self.data, self.lab)
@@ -203,6 +205,20 @@ class ControlPlane:
     def kill_apiserver(self) -> int:
         """`kill -9` the API server; it is started again. Returns the pid that was."""
         return _kill(self._api_server)
+
+
+def require_space(data: DataDir) -> None:
+    """Refuse to start on a full disk: etcd would stop in the middle of a write.
+
+    Raises:
+        EmbeddedError: less than 512 MiB are free.
+    """
+    free = free_bytes(data.root)
+    if free < NEEDED_BYTES:
+        raise EmbeddedError(
+            f"{data.root} is on a disk with {free // 1024**2} MiB free; {NEEDED_BYTES // 1024**2} MiB are needed",
+            "Free some space, or choose another disk with --data-dir.",
+        )
 
 
 def start_error(process: Supervised, problem: str) -> StartError:

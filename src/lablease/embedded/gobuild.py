@@ -16,8 +16,9 @@ from pathlib import Path
 from lablease.embedded import resources, toolchain
 from lablease.embedded.binaries import Found, Search, cached_bin, search
 from lablease.embedded.errors import BuildError
+from lablease.embedded.paths import free_bytes
 from lablease.embedded.process import locked
-from lablease.embedded.versions import ETCD_SERVER, KUBE_APISERVER, KUBECTL, KUBERNETES, Binary, parse, pinned
+from lablease.embedded.versions import ETCD_SERVER, KUBE_APISERVER, KUBECTL, KUBERNETES, Binary, pinned
 
 NEEDED_BYTES = 6 * 1024**3  # measured from empty caches: 1.6 GB of modules, 3.1 GB of build cache, 0.5 GB toolchain
 _LOCK_POLL_SECONDS = 0.5
@@ -29,7 +30,7 @@ PACKAGES: Mapping[Binary, str] = {
 }
 
 Report = Callable[[str, int, int], None]
-"""Told what is done now, and how many steps of how many (0 of 0: unknown)."""
+"""Told what is done now, and how many steps of how many are done; 0 in all: it is not known how many."""
 
 
 def ensure(cache: Path, report: Report, environ: Mapping[str, str] = os.environ) -> Mapping[Binary, Found]:
@@ -80,7 +81,7 @@ def require_space(cache: Path) -> None:
         BuildError: less than 6 GiB are free.
     """
     cache.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(cache).free
+    free = free_bytes(cache)
     if free < NEEDED_BYTES:
         raise BuildError(
             f"building etcd and kube-apiserver needs {NEEDED_BYTES / 1024**3:.0f} GiB in {cache}, "
@@ -97,29 +98,28 @@ def _build(
     shutil.copytree(resources.GO_MODULE, module)
     env = environment(go, environ)
     packages = [PACKAGES[binary] for binary in before.missing]
-    report("downloading Go modules", 0, 0)
-    listed = _run([str(go.program), "list", "-deps", *packages], module, env, lambda line: _said(line, report))
-    total = len(listed)
-    for binary in before.missing:
-        report(f"building {binary}", 0, total)
-    done = 0
+    report("building from the Go module proxy; this is done once and takes about 5 minutes on two cores", 0, 0)
+    downloads = 0
 
-    def compiled(line: str) -> None:
-        nonlocal done
-        done += 0 if line.startswith("go:") else 1
-        report("compiling packages", min(done, total), total)
+    def downloading(line: str) -> None:
+        nonlocal downloads
+        downloads += line.startswith("go: downloading")
+        report("downloading Go modules", downloads, 0)
 
+    listed = _run([str(go.program), "list", "-deps", *packages], module, env, downloading)
+    compiled = 0
     for binary in before.missing:
-        output = scratch / binary
+        step, output = f"building {binary}", scratch / binary
+
+        def compiling(line: str, step: str = step) -> None:
+            nonlocal compiled
+            compiled += not line.startswith("go:")
+            report(step, min(compiled, len(listed)), len(listed))
+
         arguments = ["build", "-v", f"-ldflags={ldflags()}", "-o", str(output), PACKAGES[binary]]
-        _run([str(go.program), *arguments], module, env, compiled)
+        _run([str(go.program), *arguments], module, env, compiling)
         os.replace(output, target / binary)
-        report(f"{binary} {pinned(binary)} is built", total if binary == before.missing[-1] else done, total)
-
-
-def _said(line: str, report: Report) -> None:
-    if line.startswith("go: downloading"):
-        report(line.removeprefix("go: "), 0, 0)
+        report(f"{binary} {pinned(binary)} is built", 0, 0)
 
 
 def ldflags() -> str:
@@ -214,9 +214,3 @@ def explain(said: Sequence[str], status: int) -> BuildError:
     return BuildError(
         f"go failed with status {status}:\n{shown}", "Please report this; the pinned source should build."
     )
-
-
-def go_version(text: str) -> tuple[int, int, int] | None:
-    """Return the version in the output of `go env GOVERSION`, None if there is none."""
-    version = parse(text)
-    return None if version is None else (version.major, version.minor, version.patch)

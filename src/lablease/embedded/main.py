@@ -107,9 +107,12 @@ def main() -> int:
         except BrokenPipeError:  # whoever waited was interrupted; the control plane was wanted all the same
             listening = False
 
-    def report(line: str) -> None:
+    def log(line: str) -> None:
         sys.stdout.write(f"{utc_now():%Y-%m-%dT%H:%M:%SZ} {line}\n")
         sys.stdout.flush()
+
+    def report(line: str) -> None:
+        log(line)
         tell("step", line)
 
     def on_ready(status: Status) -> None:
@@ -121,7 +124,7 @@ def main() -> int:
     try:
         run(Options.from_json(sys.stdin.read()), report, on_ready)
     except EmbeddedError as failed:
-        report(str(failed))
+        log(str(failed))
         tell("error", {"problem": failed.problem, "help": failed.help})
         return 1
     return 0

@@ -1,6 +1,7 @@
 """Where things are on disk: the cache with the binaries, and one data directory per control plane."""
 
 import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,6 +98,11 @@ class DataDir:
         """Create the folders, private to the user; harmless when they exist."""
         for folder in (self.root, self.pki, self.logs, self.run, self.accounts, self.audit_log.parent):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def free_bytes(folder: Path) -> int:
+    """Return what a user may still write to the disk of a folder that exists."""
+    return shutil.disk_usage(folder).free
 
 
 def write_private(path: Path, content: bytes | str) -> None:

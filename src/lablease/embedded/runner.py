@@ -15,7 +15,7 @@ from lablease.embedded.control_plane import ControlPlane, start_error
 from lablease.embedded.existing import ExistingCluster
 from lablease.embedded.paths import DataDir
 from lablease.embedded.process import Identity, start_time
-from lablease.embedded.services import SYSTEM_NAMESPACE, Service, claim_ports, ensure_router_key, table
+from lablease.embedded.services import SYSTEM_NAMESPACE, HttpOk, Service, claim_ports, ensure_router_key, table
 from lablease.embedded.state import PortName, save_state
 from lablease.embedded.status import Phase, Shown, Status, write_status
 from lablease.embedded.supervise import Command, Supervised
@@ -84,7 +84,6 @@ class Runner:
                 self._renew(service.account)
                 renewals.add([service.account], utc_now())
             process = Supervised(self._command(service), data.run / f"{service.name}.json", self._event)
-            self.report(f"starting {service.name}")
             process.start()
             undo.callback(process.stop)
             self._running.append((service, process))
@@ -129,6 +128,7 @@ class Runner:
     def status(self) -> Status:
         """Return what `lablease status` is to show now."""
         cluster = self.cluster
+        probes = {s.name: s.ready.url for s, _ in self._running if isinstance(s.ready, HttpOk)}
         shown = [
             Shown(
                 name=process.command.name,
@@ -136,6 +136,7 @@ class Runner:
                 restarts=process.restarts,
                 log=process.command.log,
                 last_event=self._events.get(process.command.name, ""),
+                probe=probes.get(process.command.name, ""),
             )
             for process in [*cluster.processes, *(process for _, process in self._running)]
         ]

