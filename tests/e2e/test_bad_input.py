@@ -125,12 +125,17 @@ async def test_a_selector_that_cannot_be_read_is_an_invalid_argument(bench: Benc
         assert code(refused) is grpc.StatusCode.INVALID_ARGUMENT
 
 
-async def test_a_label_that_would_end_the_lease_is_refused(bench: Bench) -> None:
+async def test_a_selector_on_the_label_of_ended_leases_hides_no_lease(bench: Bench) -> None:
+    """Selectors are copied to the lease's own labels, and this label says that a lease has ended."""
     request = create_request(bench, selector="jumpstarter.dev/lease-ended=true")
     request.lease.duration.FromSeconds(60)
     async with bench.a_valid_lease_is_granted_meanwhile():
-        refused = await refusal(lambda: create(bench, request))
-        assert code(refused) is grpc.StatusCode.INVALID_ARGUMENT
+        lease = await create(bench, request)
+        assert isinstance(lease, client_pb2.Lease)
+        name = lease.name.rsplit("/", 1)[1]
+        assert "jumpstarter.dev/lease-ended" not in bench.stack.kube.get("leases", name)["metadata"].get("labels", {})
+        over = bench.stack.until_ended(name, within_seconds=10)
+        assert condition(over, "Unsatisfiable")["message"]
 
 
 async def test_a_message_that_is_too_large_is_resource_exhausted(bench: Bench) -> None:

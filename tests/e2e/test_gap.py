@@ -19,7 +19,8 @@ LEASES = 200
 def test_two_hundred_leases_back_to_back_each_get_their_gap(stack: Stack) -> None:
     exporter, client = stack.make_exporter(), stack.make_client()
     process = stack.start_stock_exporter(exporter, stock_drivers(exporter.name, stack.device_log))
-    names = [stack.name("backtoback") for _ in range(LEASES)]
+    stem = stack.name("backtoback")
+    names = [f"{stem}-{number:03}" for number in range(LEASES)]  # within a second the order is that of the names
     with stack.kube.watching("leases") as leases, stack.kube.watching("exporters") as exporters:
         for name in names:  # all wait from the beginning: each end is the next one's begin
             stack.kube.create("leases", configs.lease(name, client.name, {"board": exporter.name}, duration="1h"))
