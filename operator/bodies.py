@@ -47,11 +47,11 @@ def lease_ready(
     return _status(lease.meta, status)
 
 
-def lease_conditions(lease: Lease, conditions: Iterable[Condition], notice: datetime | None = None) -> RawObject:
-    """The conditions of a lease that has not ended, and an end that it is given notice of."""
+def lease_conditions(lease: Lease, conditions: Iterable[Condition], notice: datetime | None) -> RawObject:
+    """The conditions of a lease that has not ended, and the end that it is given notice of, if any."""
     status: RawObject = {"ended": False, "conditions": to_conditions(conditions)}
-    if notice is not None and notice != lease.status.end:
-        status["endTime"] = format_time(notice)
+    if notice != lease.status.end:
+        status["endTime"] = None if notice is None else format_time(notice)
     return _status(lease.meta, status)
 
 

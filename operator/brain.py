@@ -145,6 +145,14 @@ class Brain:
     def _gone(self, realm: Realm, kind: Kind, name: str) -> None:
         match kind:
             case Kind.LEASE:
+                lease = realm.world.leases.get(name)
+                if lease is not None and lease.status.exporter is not None:
+                    facts = {
+                        "client": lease.spec.client,
+                        "exporter": lease.status.exporter,
+                        "grant": lease.status.grant,
+                    }
+                    log.info("lease.ended", namespace=realm.world.namespace, lease=name, reason="Deleted", **facts)
                 realm.lease_gone(name)
             case Kind.EXPORTER:
                 realm.exporter_gone(name)

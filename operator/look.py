@@ -70,6 +70,9 @@ class Look:
             self._realm.refused.pop(name, None)
         if not isinstance(step, lifecycle.Queue | lifecycle.Later):
             self._realm.bookings.pop(name, None)
+        slot = self._world.slot_naming(name)
+        if slot is not None and not isinstance(step, lifecycle.Finish | lifecycle.Run):
+            self._realm.dirty_exporters[slot] = None
         match step:
             case lifecycle.End(word):
                 self._end(lease, word)
@@ -165,8 +168,8 @@ class Look:
         exporter = self._world.exporters[lease.status.exporter or ""]
         there = self._world.online(exporter, self._now)
         wanted = conditions.running(lease, message=step.message, exporter_online=there, now=self._now)
-        if conditions.differs(lease, wanted) or (step.notice is not None and step.notice != lease.status.end):
-            self._realm.restless = True
+        if conditions.differs(lease, wanted) or step.notice != lease.status.end:
+            self._realm.restless = True  # its end may have moved: bookings are planned around it
             body = bodies.lease_conditions(lease, wanted, step.notice)
             self._write(Write(Ref(Kind.LEASE, lease.key), Verb.STATUS, Urgency.WORD, body))
 
@@ -174,7 +177,8 @@ class Look:
         wanted = conditions.waiting(lease, word, self._now)
         ref = Ref(Kind.LEASE, lease.key)
         if ref not in self._realm.writing and conditions.differs(lease, wanted):
-            self._write(Write(ref, Verb.STATUS, Urgency.WORD, bodies.lease_conditions(lease, wanted)))
+            body = bodies.lease_conditions(lease, wanted, lease.status.end)
+            self._write(Write(ref, Verb.STATUS, Urgency.WORD, body))
 
     # Exporters
 

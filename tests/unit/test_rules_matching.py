@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from lablease.model.lease import LeaseReason
-from lablease.model.testing import NOON, client, exporter, lease, metadata, policy, rule
+from lablease.model.testing import client, exporter, lease, metadata, policy, rule
 from lablease.rules.matching import refusal, request_of
 from lablease.rules.policy import Approval
 from lablease.rules.world import World
@@ -149,6 +149,11 @@ class TestTheWorldKeepsCandidatesUpToDate:
         here.put_exporter(exporter("rpi-9", meta=metadata("rpi-9", labels={"board": "rpi4"})))
         assert set(candidates(here)) == {"rpi-1", "rpi-2", "rpi-9"}
 
+    def test_when_somebody_pinned_another(self, here: World) -> None:
+        assert set(candidates(here, exporterRef={"name": "rpi-1"})) == {"rpi-1"}
+        here.put_exporter(exporter("rpi-9", meta=metadata("rpi-9", labels={"board": "rpi4"})))
+        assert set(candidates(here, exporterRef={"name": "rpi-1"})) == {"rpi-1"}
+
     def test_when_an_exporter_goes(self, here: World) -> None:
         here.forget_exporter("rpi-1")
         here.forget_exporter("rpi-1")
@@ -190,4 +195,3 @@ def test_the_world_finds_leases_by_client_exporter_and_slot() -> None:
     here.forget_lease("l2")
     assert list(here.leases_of("alice")) == []
     assert here.slot_naming("l1") is None
-    assert NOON

@@ -16,7 +16,7 @@ from lablease.model.meta import LABEL_ENDED, ORIGIN_FRONTEND, ORIGIN_LABEL, cond
 from lablease.rules import times
 from lablease.rules.conditions import Word, pending
 from lablease.rules.holding import held
-from lablease.rules.liveness import Busy, Clean, CleanAt, cleanliness
+from lablease.rules.liveness import Busy, CleanAt, cleanliness
 from lablease.rules.matching import Choices, Request, choice, refusal, request_of
 from lablease.rules.policy import Approval
 from lablease.rules.world import World
@@ -80,11 +80,12 @@ class Retake:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """The lease holds its exporter until ``until``. ``notice`` is an earlier end that it must be told about."""
+    """The lease holds its exporter until ``until``. ``notice`` is an earlier end than its spec says, as its status
+    must tell; None if it runs as long as it asked for."""
 
     until: datetime
-    message: str = ""
-    notice: datetime | None = None
+    message: str
+    notice: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,38 +137,36 @@ def _holding(lease: Lease, exporter: Exporter, world: World, until: datetime) ->
     """Judge a running lease again under policy if its spec has changed since it was last judged."""
     ready = condition(lease.status.conditions, LeaseCondition.READY)
     if ready is not None and ready.observed_generation == lease.meta.generation:
-        return Run(until, ready.message)
-    message = f"has exporter {exporter.key.name}"
+        return Run(until, ready.message, lease.status.end)
     client = world.clients.get(lease.spec.client)
     if client is None:
         return End(_over(LeaseReason.NO_ACCESS, f"there is no client {lease.spec.client}"))
     rules = world.access.rules_for(client.meta.labels)
     if world.access.approval(rules, exporter.meta.labels) is None:
         return End(_over(LeaseReason.NO_ACCESS, f"no policy lets client {client.key.name} have {exporter.key.name}"))
-    asked = times.length(lease.spec, lease.meta.created)
-    if world.access.approval(world.access.within(rules, asked), exporter.meta.labels) is not None:
-        return Run(until, message)
-    return _clamped(lease, exporter, world, until)
+    begun = lease.status.begin or until
+    asked = times.end_if_begun(lease.spec, begun) or begun
+    within = world.access.within(rules, times.length(lease.spec, lease.meta.created))
+    longest = world.access.longest(rules, (exporter.meta.labels,))
+    if longest is None or world.access.approval(within, exporter.meta.labels) is not None:
+        return Run(asked, _has(exporter), None)
+    cut = min(asked, times.later(lease.spec.begin or begun, longest))
+    return Run(cut, f"{_has(exporter)}; cut to {format_duration(longest)}, the longest that policies allow", cut)
 
 
-def _clamped(lease: Lease, exporter: Exporter, world: World, until: datetime) -> Run:
-    client = world.clients[lease.spec.client]
-    longest = world.access.longest(world.access.rules_for(client.meta.labels), (exporter.meta.labels,))
-    begun = lease.status.begin
-    if longest is None or begun is None:
-        return Run(until, f"has exporter {exporter.key.name}")
-    notice = times.later(lease.spec.begin or begun, longest)
-    text = f"has exporter {exporter.key.name}; cut to {format_duration(longest)}, the longest that policies allow"
-    return Run(min(until, notice), text, notice)
+def _has(exporter: Exporter) -> str:
+    return f"has exporter {exporter.key.name}"
 
 
 def _waiting(lease: Lease, world: World, now: datetime) -> LeaseStep:
-    closed = _closed(lease, now)
-    if closed is not None:
-        return closed
     problem = _problem(lease)
+    if lease.release_asked and not _born_ended(lease):
+        return End(_over(LeaseReason.RELEASED, "released before it had an exporter"))
     if problem is not None:
         return _refuse(lease, _invalid(problem), now)
+    late = _late(lease, now)
+    if late is not None:
+        return late
     client = world.clients.get(lease.spec.client)
     if client is None:
         unknown = InvalidField("spec.clientRef", f"there is no client {lease.spec.client!r}")
@@ -175,13 +174,13 @@ def _waiting(lease: Lease, world: World, now: datetime) -> LeaseStep:
     return _placing(lease, client, world, now)
 
 
-def _closed(lease: Lease, now: datetime) -> LeaseStep | None:
-    """Judge what ends a waiting lease whatever else is the case."""
-    if LABEL_ENDED in lease.meta.labels and not lease.spec.release and not lease.status.conditions:
-        problem = InvalidField(f"metadata.labels[{LABEL_ENDED}]", "is set when a lease ends: create it without")
-        return _refuse(lease, _invalid(problem), now)
-    if lease.release_asked:
-        return End(_over(LeaseReason.RELEASED, "released before it had an exporter"))
+def _born_ended(lease: Lease) -> bool:
+    """True if the lease was created with the label that only an end may write."""
+    return LABEL_ENDED in lease.meta.labels and not lease.spec.release and not lease.status.conditions
+
+
+def _late(lease: Lease, now: datetime) -> End | None:
+    """Judge what ends a waiting lease whoever asks and whatever exists."""
     end = times.fixed_end(lease.spec)
     if end is not None and end <= now:
         return End(_over(LeaseReason.EXPIRED, f"its time was over at {format_time(end)}, before it had an exporter"))
@@ -198,6 +197,8 @@ def _patience(lease: Lease) -> datetime | None:
 
 def _problem(lease: Lease) -> InvalidField | None:
     """Return what makes a lease impossible to grant, whoever asks and whatever exists."""
+    if _born_ended(lease):
+        return InvalidField(f"metadata.labels[{LABEL_ENDED}]", "is set when a lease ends: create it without")
     if lease.problems:
         return lease.problems[0]
     if lease.spec.selector.empty and lease.spec.exporter is None:
@@ -290,15 +291,10 @@ def slot_step(exporter: Exporter, world: World, now: datetime) -> SlotStep:
     if lease is not None and lease.status.exporter is None:
         return Free()  # nobody was told of this grant: there is nothing to clean up
     over = world.vacated.get(exporter.key.name, now)
-    match cleanliness(exporter, connected=world.connected(exporter, now), over=over, now=now):
-        case Clean():
-            return Free()
-        case CleanAt(when):
-            return Wait(at=when)
-        case Busy(stuck_at):
-            return Wait(stuck_at=stuck_at)
-        case other:
-            raise AssertionError(other)
+    state = cleanliness(exporter, connected=world.connected(exporter, now), over=over, now=now)
+    if isinstance(state, Busy):
+        return Wait(stuck_at=state.stuck_at)
+    return Wait(at=state.when) if isinstance(state, CleanAt) else Free()
 
 
 def slot_is_good(exporter: Exporter, lease: Lease, world: World, now: datetime) -> bool:

@@ -55,27 +55,27 @@ def ready(exporter: Exporter, *, connected: bool) -> bool:
     )
 
 
-class Cleanliness:
-    """Whether the slot of a lease that is over may be emptied: now, from an instant on, or only after a report."""
-
-
 @dataclass(frozen=True, slots=True)
-class Clean(Cleanliness):
+class Clean:
     """It may be emptied."""
 
 
 @dataclass(frozen=True, slots=True)
-class CleanAt(Cleanliness):
+class CleanAt:
     """It may be emptied then, whatever is reported until then."""
 
     when: datetime
 
 
 @dataclass(frozen=True, slots=True)
-class Busy(Cleanliness):
+class Busy:
     """The exporter has work left; it counts as stuck from ``stuck_at`` on."""
 
     stuck_at: datetime
+
+
+Cleanliness = Clean | CleanAt | Busy
+"""Whether the slot of a lease that is over may be emptied: now, from an instant on, or only after a report."""
 
 
 def cleanliness(exporter: Exporter, *, connected: bool, over: datetime, now: datetime) -> Cleanliness:
@@ -102,7 +102,11 @@ def exporter_conditions(exporter: Exporter, *, connected: bool, stuck: bool, now
         _registered(exporter, now),
     ]
     if stuck or condition(exporter.conditions, ExporterCondition.STUCK) is not None:
-        words = ("CleanupTimeout", f"still {exporter.status} long after its lease ended") if stuck else ("Clean", "")
+        words = (
+            ("CleanupTimeout", f"still {exporter.status} long after its lease ended")
+            if stuck
+            else ("Clean", "is clean")
+        )
         wanted.append(_condition(exporter, ExporterCondition.STUCK, stuck, *words, now))
     ours = {item.type for item in wanted} | {ExporterCondition.STUCK}
     return (*wanted, *(item for item in exporter.conditions if item.type not in ours))
