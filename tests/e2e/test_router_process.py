@@ -279,7 +279,7 @@ def test_a_router_that_cannot_be_safe_does_not_start(
 ) -> None:
     (routers.folder / "short").write_bytes(b"short")
     flags: dict[str, str | None] = {}
-    flags.update(flag.split("=", 1) for flag in routers.flags)
+    flags.update((name, value) for name, _, value in (flag.partition("=") for flag in routers.flags))
     for flag, value in change.items():
         flags[flag] = str(routers.folder / value) if value in ("short", "missing") else value
     ended = routers.run(*(f"{flag}={value}" for flag, value in flags.items() if value is not None))
