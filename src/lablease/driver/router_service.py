@@ -22,6 +22,10 @@ from lablease.driver.tree import Callee
 
 logger = logging.getLogger(__name__)
 
+SETTLE_SECONDS: Final = 0.1
+"""A half close without GOAWAY means the end, but a cancelled call looks the same to ``read``, a moment before grpc cancels
+the handler. The driver is told the end only when that has not happened: a broken upload must not look like a whole one."""
+
 _REQUEST_KEY: Final = "request"
 _EOF: Final = cast("object", getattr(grpc.aio, "EOF"))  # noqa: B009 - the type stubs lack it
 
@@ -80,15 +84,24 @@ class RouterService:
 
     async def _stream(self, _frames: object, raw_context: object) -> None:
         context = cast("_Context", raw_context)
-        task = cast("asyncio.Task[None]", asyncio.current_task())
-        self._session.track(task, via_hook=self._via_hook)
+        carrying = asyncio.ensure_future(self._carry(context))
+        self._session.track(carrying, via_hook=self._via_hook)
         try:
-            self._session.admit(via_hook=self._via_hook)
-            async with self._open(context) as opened:
-                await context.send_initial_metadata(opened.metadata)
-                await pump(context, opened.stream)
+            await carrying
+        except asyncio.CancelledError:
+            if not carrying.done() or cast("asyncio.Task[None]", asyncio.current_task()).cancelling():
+                carrying.cancel()
+                await asyncio.gather(carrying, return_exceptions=True)
+                raise
+            await context.abort(grpc.StatusCode.ABORTED, "the session closed the stream")
         except Exception as error:  # noqa: BLE001 - drivers raise anything: the table says what the peer is told
             await fail(context, error, "stream")
+
+    async def _carry(self, context: _Context) -> None:
+        self._session.admit(via_hook=self._via_hook)
+        async with self._open(context) as opened:
+            await context.send_initial_metadata(opened.metadata)
+            await pump(context, opened.stream)
 
     def _open(self, context: _Context) -> AbstractAsyncContextManager[_Opened]:
         request = _read_request(context)
@@ -152,8 +165,8 @@ async def pump(context: _Context, stream: ByteStream) -> None:
 
 
 async def _inbound(context: _Context, stream: ByteStream) -> None:
-    wanted = True
-    while (frame := await context.read()) is not _EOF:
+    wanted, said_end = True, False
+    while not said_end and (frame := await context.read()) is not _EOF:
         try:
             kind, payload = read_frame(cast("bytes", frame))
         except BadFrame as error:
@@ -161,9 +174,11 @@ async def _inbound(context: _Context, stream: ByteStream) -> None:
         if kind is FrameType.DATA:
             wanted = wanted and await _deliver(stream, payload)
         elif kind is FrameType.GOAWAY:
-            break
+            said_end = True
         elif kind is FrameType.RST_STREAM:
             raise BrokenStream("peer broke the stream")
+    if not said_end:
+        await asyncio.sleep(SETTLE_SECONDS)
     await stream.send_eof()
 
 
