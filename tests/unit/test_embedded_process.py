@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from lablease.embedded.paths import DataDir
 from lablease.embedded.process import (
     Identity,
     claim,
@@ -32,6 +33,7 @@ from lablease.embedded.supervise import (
     log_tail,
     next_delay,
 )
+from lablease.embedded.testing import registered
 
 
 def wait_for(condition: Callable[[], bool], what: str) -> None:
@@ -172,3 +174,22 @@ def test_nothing_of_the_supervisors_environment_leaks_into_a_process(tmp_path: P
         "OLDPWD",
         "_",
     }
+
+
+def test_what_a_killed_test_run_left_behind_is_ended_by_the_next_one(tmp_path: Path) -> None:
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    left, data = subprocess.Popen(["sleep", "600"]), DataDir(tmp_path / "earlier")
+    reaper = threading.Thread(target=left.wait)
+    reaper.start()
+    data.make()
+    remember(data.run / "etcd.json", left.pid)
+    runs = tmp_path / "runs"
+    runs.mkdir()
+    note = {"pid": dead.pid, "started": "long ago", "root": str(data.root)}
+    (runs / "1.json").write_text(json.dumps(note))
+    with registered(runs, DataDir(tmp_path / "now")):
+        reaper.join(10)
+        assert left.returncode == -signal.SIGTERM
+        assert [recall(path) for path in runs.iterdir()] == [Identity(os.getpid(), start_time(os.getpid()) or "")]
+    assert list(runs.iterdir()) == []
