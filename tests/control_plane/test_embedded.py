@@ -100,8 +100,7 @@ def test_a_manifest_of_an_unknown_kind_is_named(control_plane: ControlPlane) -> 
 
 
 def test_kubectl_works_with_the_kubeconfig(control_plane: ControlPlane) -> None:
-    kubectl = control_plane.binaries["kubectl"].path  # type: ignore[index]
-    argv = [str(kubectl), "--kubeconfig", str(control_plane.kubeconfig), "get", "leases.jumpstarter.dev"]
+    argv = [str(control_plane.kubectl), "--kubeconfig", str(control_plane.kubeconfig), "get", "leases.jumpstarter.dev"]
     ran = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert (ran.returncode, ran.stderr) == (0, "No resources found in lab namespace.\n")
 

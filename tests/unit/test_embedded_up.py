@@ -39,7 +39,7 @@ def supervisor(data: DataDir) -> Generator[Status]:
             Shown("operator", None, 0, data.logs / "o", ""),
         )
         running = Status(
-            Phase.READY, me, NOW, "https://127.0.0.1:1", data.kubeconfig, "lab", data.audit_log, data.dev_ca, data.logs,
+            Phase.READY, me, NOW, "https://127.0.0.1:1", data.kubeconfig, "lab", data.audit_log, data.dev_ca, data.logs, Path('/bin/kubectl'),
             {"frontend-grpc": 7}, shown,
         )  # fmt: skip
         write_status(data, running)
@@ -93,7 +93,7 @@ def test_a_second_up_says_where_the_first_one_runs_and_succeeds(tmp_path: Path) 
         shown = CliRunner().invoke(up, ["--data-dir", str(tmp_path)])
     assert shown.exit_code == 0
     assert f"it runs already, since 2026-03-01 12:00:00 UTC (pid {running.supervisor.pid})" in shown.output
-    assert f"kubeconfig  {tmp_path}/kubeconfig" in shown.output
+    assert f"kubectl     /bin/kubectl --kubeconfig {tmp_path}/kubeconfig" in shown.output
 
 
 def test_down_of_nothing_is_no_failure(tmp_path: Path) -> None:

@@ -134,7 +134,10 @@ def _runs_already(data: DataDir) -> bool:
 
 def _where(found: Status) -> None:
     click.echo(f"  API server  {found.url}")
-    click.echo(f"  kubeconfig  {found.kubeconfig}")
+    if found.kubectl is None:
+        click.echo(f"  kubeconfig  {found.kubeconfig}")
+    else:
+        click.echo(f"  kubectl     {found.kubectl} --kubeconfig {found.kubeconfig}")
     click.echo(f"  namespace   {found.namespace}")
     if "frontend-grpc" in found.ports:
         click.echo(f"  front end   localhost:{found.ports['frontend-grpc']}  (CA {found.service_ca})")

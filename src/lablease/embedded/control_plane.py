@@ -20,7 +20,7 @@ from lablease.embedded.process import claim, locked, stop_orphans
 from lablease.embedded.state import API_SERVER, State, check_version, claim_port, load_state, save_state
 from lablease.embedded.supervise import Command, Supervised, log_tail
 from lablease.embedded.tree import Object, mapping, text
-from lablease.embedded.versions import ETCD_SERVER, KUBE_APISERVER, Binary
+from lablease.embedded.versions import ETCD_SERVER, KUBE_APISERVER, KUBECTL, Binary
 
 READY_PATIENCE_SECONDS = 60.0
 NEEDED_BYTES = 512 * 1024**2  # two write-ahead files of 64 MB, a database of some size, the audit log for a while
@@ -164,6 +164,12 @@ class ControlPlane:
     def audit_log(self) -> Path:
         """JSON lines; rotated at 100 MB to `audit-<time>.log` beside it, ten of which are kept."""
         return self.data.audit_log
+
+    @property
+    def kubectl(self) -> Path | None:
+        """One that fits the API server."""
+        found = self.binaries.get(KUBECTL)
+        return found.path if found is not None else None
 
     @property
     def processes(self) -> tuple[Supervised, ...]:

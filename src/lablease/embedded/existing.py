@@ -28,6 +28,7 @@ class ExistingCluster:
     lab: str | None = None
     on_event: Callable[[str, str], None] = lambda name, event: None
     audit_log: Path | None = None
+    kubectl: Path | None = None
     processes: tuple[Supervised, ...] = ()
     _running: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     _api: Api | None = None

@@ -150,6 +150,7 @@ class Runner:
             audit_log=cluster.audit_log,
             service_ca=cluster.data.dev_ca,
             logs=cluster.data.logs,
+            kubectl=cluster.kubectl,
             ports=dict(cluster.state.ports),
             processes=tuple(shown),
         )

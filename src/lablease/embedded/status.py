@@ -54,6 +54,7 @@ class Status:
     audit_log: Path | None
     service_ca: Path
     logs: Path
+    kubectl: Path | None
     ports: dict[str, int]
     processes: tuple[Shown, ...]
 
@@ -119,6 +120,7 @@ def _parse(content: object) -> Status:
         audit_log=Path(text(content, "audit_log")) if text(content, "audit_log") else None,
         service_ca=Path(text(content, "service_ca")),
         logs=Path(text(content, "logs")),
+        kubectl=Path(text(content, "kubectl")) if text(content, "kubectl") else None,
         ports=ports,
         processes=tuple(
             Shown(
