@@ -60,6 +60,6 @@ def lease_ended(lease: Lease, at: datetime, conditions: Iterable[Condition]) -> 
     return _status(lease.meta, {"ended": True, "endTime": format_time(at), "conditions": to_conditions(conditions)})
 
 
-def ended_label() -> RawObject:
-    """The label that stock tools filter by. It is right whatever else changed meanwhile, so it names no version."""
-    return {"metadata": {"labels": {LABEL_ENDED: "true"}}}
+def ended_label(version: str) -> RawObject:
+    """The label that stock tools filter by."""
+    return {"metadata": {"resourceVersion": version, "labels": {LABEL_ENDED: "true"}}}

@@ -112,6 +112,10 @@ class Brain:
                     realm.restless = True
         self._wakeup.set()
 
+    def wake(self) -> None:
+        """Look now: time has passed."""
+        self._wakeup.set()
+
     def promote(self) -> None:
         """Begin to decide, about everything."""
         self.writing = True
@@ -223,7 +227,7 @@ class Brain:
     def _mark(self, realm: Realm, kind: Kind, name: str) -> None:
         match kind:
             case Kind.LEASE if name in realm.world.ended:
-                realm.expired[name] = None
+                realm.over[name] = None
             case Kind.LEASE:
                 realm.dirty_leases[name] = None
             case Kind.EXPORTER:

@@ -316,19 +316,15 @@ class Look:
         return lifecycle.waiting_word(self._world.choices_for(request), self._world, self._now)
 
     def _retire(self) -> None:
-        realm, namespace = self._realm, self._world.namespace
-        chores, realm.chores = realm.chores, {}
-        for name in chores:
-            ref = Ref(Kind.LEASE, Key(namespace, name))
-            if ref not in realm.writing and name in self._world.ended:
-                self._write(Write(ref, Verb.PATCH, Urgency.CHORE, bodies.ended_label()))
-        expired, realm.expired = realm.expired, {}
-        for name in expired:
-            record, ref = self._world.ended.get(name), Ref(Kind.LEASE, Key(namespace, name))
-            if record is None or record.delete_at is None or ref in realm.writing:
+        over, self._realm.over = self._realm.over, {}
+        for name in over:
+            record, ref = self._world.ended.get(name), Ref(Kind.LEASE, Key(self._world.namespace, name))
+            if record is None or ref in self._realm.writing:
                 continue
-            if record.delete_at <= self._now:
+            if record.delete_at is not None and record.delete_at <= self._now:
                 self._write(Write(ref, Verb.DELETE, Urgency.CHORE, uid=record.uid))
+            elif not record.labelled:
+                self._write(Write(ref, Verb.PATCH, Urgency.CHORE, bodies.ended_label(record.resource_version)))
             else:
                 self._wake(Kind.LEASE, name, record.delete_at)
 

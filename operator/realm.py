@@ -46,10 +46,8 @@ class Realm:
     dirty_leases: Names = field(default_factory=dict[str, None])
     dirty_exporters: Names = field(default_factory=dict[str, None])
     dirty_owners: dict[tuple[Kind, str], None] = field(default_factory=dict[tuple[Kind, str], None])
-    chores: Names = field(default_factory=dict[str, None])
-    """Ended leases that lack the label."""
-    expired: Names = field(default_factory=dict[str, None])
-    """Ended leases that retention is to remove."""
+    over: Names = field(default_factory=dict[str, None])
+    """Ended leases that may lack the label, or whose time has come."""
     free: Names = field(default_factory=dict[str, None])
     """Exporters that can be given away now."""
     fresh: Names = field(default_factory=dict[str, None])
@@ -61,13 +59,7 @@ class Realm:
     def dirty(self) -> bool:
         """True if a look would find something to do."""
         return bool(
-            self.dirty_leases
-            or self.dirty_exporters
-            or self.dirty_owners
-            or self.chores
-            or self.expired
-            or self.fresh
-            or self.restless
+            self.dirty_leases or self.dirty_exporters or self.dirty_owners or self.over or self.fresh or self.restless
         )
 
     def everything_is_dirty(self) -> None:
@@ -91,22 +83,19 @@ class Realm:
 
     def _lease_over(self, lease: Lease) -> None:
         name = lease.key.name
-        at, ttl = lease.status.end, lease.spec.ttl
-        delete_at = None if ttl is None else times.later(at or lease.meta.created, ttl)
-        self.world.end_lease(name, Ended(at, lease.meta.uid, delete_at))
+        meta, ttl = lease.meta, lease.spec.ttl
+        at = lease.status.end or meta.created
+        delete_at = None if ttl is None else times.later(at, ttl)
+        labelled = LABEL_ENDED in meta.labels
+        self.world.end_lease(name, Ended(at, meta.uid, meta.resource_version, labelled, delete_at))
         self._leave(name)
-        if delete_at is not None:
-            self.expired[name] = None
-        if LABEL_ENDED not in lease.meta.labels:
-            self.chores[name] = None
-        else:
-            self.chores.pop(name, None)
+        if not labelled or delete_at is not None:
+            self.over[name] = None
 
     def lease_gone(self, name: str) -> None:
         """A lease was deleted."""
         self.world.forget_lease(name)
-        self.chores.pop(name, None)
-        self.expired.pop(name, None)
+        self.over.pop(name, None)
         self._leave(name)
 
     def _leave(self, name: str) -> None:

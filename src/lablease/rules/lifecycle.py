@@ -170,7 +170,7 @@ def _waiting(lease: Lease, world: World, now: datetime) -> LeaseStep:
     client = world.clients.get(lease.spec.client)
     if client is None:
         unknown = InvalidField("spec.clientRef", f"there is no client {lease.spec.client!r}")
-        return _refuse(lease, _invalid(unknown), now)
+        return _refuse(lease, _invalid(unknown), now, _last(lease))
     return _placing(lease, client, world, now)
 
 
@@ -223,16 +223,21 @@ def _placing(lease: Lease, client: Client, world: World, now: datetime) -> Lease
     found = world.choices_for(request)
     if not found:
         why = refusal(lease, client, world, world.access)
-        return _refuse(lease, _unsatisfiable(why.reason, why.message), now)
+        return _refuse(lease, _unsatisfiable(why.reason, why.message), now, _last(lease))
+    return Queue(request, found, _last(lease))
+
+
+def _last(lease: Lease) -> datetime | None:
+    """Return when a lease stops to wait, whatever it waits for."""
     ends = [item for item in (_patience(lease), times.fixed_end(lease.spec)) if item is not None]
-    return Queue(request, found, min(ends, default=None))
+    return min(ends, default=None)
 
 
-def _refuse(lease: Lease, word: Word, now: datetime) -> LeaseStep:
+def _refuse(lease: Lease, word: Word, now: datetime, last: datetime | None = None) -> LeaseStep:
     if lease.meta.labels.get(ORIGIN_LABEL) != ORIGIN_FRONTEND:
-        return Refuse(word)
+        return Refuse(word, last)
     until = lease.meta.created + REFUSAL_GRACE
-    return End(word) if until <= now else Refuse(word, until)
+    return End(word) if until <= now else Refuse(word, until if last is None else min(until, last))
 
 
 def asked_for(lease: Lease) -> datetime:

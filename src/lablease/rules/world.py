@@ -22,12 +22,13 @@ _MAXIMUM_REQUESTS = 20_000
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """What is remembered of a lease that is over."""
+    """What is remembered of a lease that is over. ``delete_at`` is when retention removes it; None keeps it."""
 
     at: datetime | None
     uid: str = ""
+    resource_version: str = ""
+    labelled: bool = True
     delete_at: datetime | None = None
-    """When retention removes it; None keeps it."""
 
 
 class World:
