@@ -11,7 +11,8 @@ from pathlib import Path
 
 import click
 
-from lablease.cli.options import Who, client_options, run
+from lablease.cli.options import Who, client_options
+from lablease.cli.signals import run
 from lablease.cli.verbs import group_for
 from lablease.client.drivers import client_for
 from lablease.client.errors import ClientError

@@ -9,9 +9,11 @@ import sys
 from asyncio.subprocess import Process
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 from lablease.cli.progress import Progress
+from lablease.cli.signals import signals_to
 from lablease.client.durations import format_duration
 from lablease.client.errors import ClientError
 from lablease.client.lease import HeldLease
@@ -23,7 +25,6 @@ _LOOK = timedelta(seconds=30)
 _NOTICE = timedelta(minutes=5)
 _LEAST = timedelta(seconds=1)
 _GRACE_SECONDS = 5.0
-_FORWARDED = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 
 
 def shell_command(exporter: str, use_profiles: bool) -> tuple[tuple[str, ...], dict[str, str]]:
@@ -42,25 +43,24 @@ def shell_command(exporter: str, use_profiles: bool) -> tuple[tuple[str, ...], d
 
 
 async def run_child(argv: Sequence[str], env: Mapping[str, str], held: HeldLease, progress: Progress) -> int:
-    """Run a command in the foreground and return its exit status, 128 + n after signal n, 127 if there is none.
+    """Run a command in the foreground and return its exit status, 128 + n after signal n.
 
     TERM, HUP and INT are passed on, except an INT that the terminal has sent to the command as well. When the lease
     ends the command gets HUP, then TERM, then KILL.
+
+    Raises:
+        ClientError: there is no such command.
     """
-    loop = asyncio.get_running_loop()
     try:
         child = await asyncio.create_subprocess_exec(*argv, env=dict(env))
     except FileNotFoundError:
         raise ClientError(f"{argv[0]}: no such command") from None
-    for number in _FORWARDED:
-        loop.add_signal_handler(number, _pass_on, child, number)
     watch = asyncio.create_task(_end_with_lease(child, held, progress))
     try:
-        code = await child.wait()
+        with signals_to(partial(_pass_on, child)):
+            code = await child.wait()
     finally:
         watch.cancel()
-        for number in _FORWARDED:
-            loop.remove_signal_handler(number)
     return 128 - code if code < 0 else code
 
 
@@ -70,7 +70,7 @@ def _pass_on(child: Process, number: int) -> None:
 
 
 def _shares_terminal() -> bool:
-    """Tell whether Ctrl-C reaches the child without us: the terminal's foreground group is ours or the child's own."""
+    """Tell whether Ctrl-C reaches the child without us, as the terminal signals its whole foreground group."""
     return sys.stdin.isatty()
 
 

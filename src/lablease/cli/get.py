@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import click
 
-from lablease.cli.options import Who, client_options, output_option, run, selector_option
+from lablease.cli.options import Who, client_options, output_option, selector_option
+from lablease.cli.signals import run
 
 _FIELDS = frozenset({"leases", "online", "status"})
 

@@ -15,9 +15,9 @@ from lablease.cli.options import (
     Who,
     client_options,
     output_option,
-    run,
     selector_option,
 )
+from lablease.cli.signals import run
 
 if TYPE_CHECKING:
     from lablease.client.resources import LeaseInfo, LeaseRequest

@@ -1,9 +1,8 @@
-"""What several subcommands share: parameter types, option sets, running a coroutine."""
+"""What several subcommands share: parameter types and option sets."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
     from lablease.client.config import ClientConfig
     from lablease.client.service import Controller
 
-T = TypeVar("T")
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -117,11 +115,6 @@ def selector_option(command: Command) -> Command:
 def output_option(*modes: str) -> Callable[[Command], Command]:
     """Add ``-o/--output`` with these modes; the command gets None for the readable form."""
     return click.option("-o", "--output", type=click.Choice(modes or ("json", "yaml", "name")), help="Output form.")
-
-
-def run(main: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine to its end. Ctrl-C cancels it, so that what it holds is given back."""
-    return asyncio.run(main)
 
 
 def _complete_clients(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:

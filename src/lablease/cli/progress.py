@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import datetime
 
 import click
@@ -12,6 +13,7 @@ from lablease.client.session import ExporterState
 from lablease.client.waiting import Waiting
 from lablease.clock import utc_now
 
+_PATIENCE_SECONDS = 3.0
 _STATES = {
     "BEFORE_LEASE_HOOK": "exporter prepares the device (beforeLease hook)",
     "AFTER_LEASE_HOOK": "exporter cleans up (afterLease hook)",
@@ -24,6 +26,7 @@ class Progress:
     def __init__(self, quiet: bool = False) -> None:
         self._quiet = quiet
         self._last = ""
+        self._later: asyncio.TimerHandle | None = None
 
     def say(self, text: str) -> None:
         """Print one line."""
@@ -44,9 +47,14 @@ class Progress:
         self.say(f"lease {lease.name} has exporter {lease.exporter}{until}")
 
     def state(self, state: ExporterState) -> None:
-        """Say what the exporter does while nobody can use it; silent about the rest."""
+        """Say what the exporter does while nobody can use it; AVAILABLE, which is normal for a moment, only later."""
+        if self._later:
+            self._later.cancel()
         if text := _STATES.get(state.status):
             self.say(text)
+        elif state.status == "AVAILABLE":
+            text = f"exporter does not serve this lease yet ({state.message or state.status})"
+            self._later = asyncio.get_running_loop().call_later(_PATIENCE_SECONDS, self.say, text)
         elif state.message.startswith("[HOOK_WARNING] "):
             self.say(f"warning: {state.message.removeprefix('[HOOK_WARNING] ')}")
 

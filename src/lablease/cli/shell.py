@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lablease.cli.options import Duration, Who, client_options, run, selector_option
+from lablease.cli.options import Duration, Who, client_options, selector_option
+from lablease.cli.signals import run
 
 if TYPE_CHECKING:
     from lablease.cli.progress import Progress

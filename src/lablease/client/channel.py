@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import grpc
 import grpc.aio
 
-from lablease.client.errors import ClientError, ConfigError
+from lablease.client.errors import ConfigError, ServiceError
 
 # Both stock peers set these; servers of the control plane are configured to bear the pings.
 KEEPALIVE: Mapping[str, str | int] = {
@@ -75,7 +75,7 @@ async def open_channel(endpoint: str, trust: Trust) -> grpc.aio.Channel:
     """Open a channel to ``host:port``. It connects with the first call.
 
     Raises:
-        ClientError: insecure mode, and the server's certificate could not be fetched.
+        ServiceError: insecure mode, and the server's certificate could not be fetched.
     """
     roots = await _presented_chain(endpoint) if trust.insecure else trust.ca
     options: Sequence[tuple[str, str | int]] = tuple({**KEEPALIVE, **trust.options}.items())
@@ -91,16 +91,16 @@ async def _presented_chain(endpoint: str) -> bytes:
         async with asyncio.timeout(_PROBE_SECONDS):
             _, writer = await asyncio.open_connection(host, port, ssl=context, server_hostname=host)
     except TimeoutError:
-        raise ClientError(f"{endpoint}: no TLS answer within {_PROBE_SECONDS:g} s") from None
+        raise _unreachable(endpoint, f"no TLS answer within {_PROBE_SECONDS:g} s") from None
     except OSError as error:
-        raise ClientError(f"{endpoint}: {error.strerror or error}") from error
+        raise _unreachable(endpoint, str(error.strerror or error)) from error
     try:
         presented: ssl.SSLObject = writer.get_extra_info("ssl_object")
         certificate = presented.getpeercert(binary_form=True)
     finally:
         writer.transport.abort()
     if certificate is None:
-        raise ClientError(f"{endpoint}: presented no certificate")
+        raise _unreachable(endpoint, "it presented no certificate")
     return ssl.DER_cert_to_PEM_cert(certificate).encode()
 
 
@@ -116,3 +116,7 @@ def split_endpoint(endpoint: str) -> tuple[str, int]:
     if not (port.isascii() and port.isdigit()):
         raise ConfigError("client configuration", "endpoint", f"{endpoint!r} is not host:port")
     return host.strip("[]"), int(port)
+
+
+def _unreachable(endpoint: str, problem: str) -> ServiceError:
+    return ServiceError(f"connect to {endpoint}", "UNAVAILABLE", problem)

@@ -20,6 +20,7 @@ import grpc.aio
 from lablease.client.channel import Trust, open_channel
 from lablease.client.errors import ClientError, ServiceError
 from lablease.client.frames import MAX_FRAME, FrameStream, join
+from lablease.client.listening import listening
 from lablease.client.service import Tunnelling
 from lablease.wire.jumpstarter.v1.router_pb2_grpc import RouterServiceStub
 
@@ -53,13 +54,11 @@ class Tunnel:
         self._on_trouble = on_trouble
         self._routers: dict[str, grpc.aio.Channel] = {}
         self._opening = asyncio.Lock()
-        self._connections: set[asyncio.Task[None]] = set()
+        self._open = 0
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Carry one accepted connection to the exporter and back."""
-        task = asyncio.current_task()
-        assert task is not None
-        self._connections.add(task)
+        self._open += 1
         try:
             await self._carry(reader, writer)
         except ClientError as error:
@@ -68,14 +67,10 @@ class Tunnel:
             elif not self.refused.done():
                 self.refused.set_result(error)
         finally:
-            writer.transport.abort()
-            self._connections.discard(task)
+            self._open -= 1
 
     async def close(self) -> None:
-        """End all tunnels and the channels to routers."""
-        for task in self._connections:
-            task.cancel()
-        await asyncio.gather(*self._connections, return_exceptions=True)
+        """Close the channels to routers."""
         for channel in self._routers.values():
             await channel.close(None)
 
@@ -95,7 +90,7 @@ class Tunnel:
 
     async def _forget(self, endpoint: str, channel: grpc.aio.Channel) -> None:
         """A router that restarted may present another certificate: the next tunnel opens a new channel."""
-        if self._routers.get(endpoint) is channel and len(self._connections) == 1:
+        if self._routers.get(endpoint) is channel and self._open == 1:
             del self._routers[endpoint]
             await channel.close(None)
 
@@ -108,13 +103,13 @@ async def open_tunnel(
     directory = Path(tempfile.mkdtemp(prefix="lablease-", dir=os.environ.get("XDG_RUNTIME_DIR")))
     try:
         tunnel = Tunnel(dialer, lease, trust, dial_within, on_trouble or _ignore, directory / "socket")
-        server = await asyncio.start_unix_server(tunnel.serve, tunnel.path, limit=MAX_FRAME)
         try:
-            yield tunnel
+            async with listening(
+                lambda accept: asyncio.start_unix_server(accept, tunnel.path, limit=MAX_FRAME), tunnel.serve
+            ):
+                yield tunnel
         finally:
-            server.close()
             await tunnel.close()
-            await server.wait_closed()
     finally:
         shutil.rmtree(directory, ignore_errors=True)
 

@@ -16,7 +16,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import grpc
 import grpc.aio
@@ -44,7 +44,7 @@ TOKEN = "client-token"
 POWER, ECHO, FLASH, ODD = "uuid-power", "uuid-echo", "uuid-flash", "uuid-odd"
 """Drivers of the stub exporter."""
 
-Context = grpc.aio.ServicerContext[Any, Any]
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 
 def condition(kind: str, status: str, reason: str, message: str = "") -> kubernetes_pb2.Condition:
@@ -148,7 +148,7 @@ class StubController(ClientServiceServicer):
         self.dials += 1
         return jumpstarter_pb2.DialResponse(router_endpoint=self.router, router_token=f"tunnel-{self.dials}")
 
-    def dialling(self) -> grpc.GenericRpcHandler[Any, Any]:
+    def dialling(self) -> "grpc.GenericRpcHandler[Any, Any]":
         """Return ControllerService with the one method that clients call."""
         dial: grpc.RpcMethodHandler[Any, Any] = grpc.unary_unary_rpc_method_handler(
             self.Dial,
@@ -236,7 +236,7 @@ class StubExporter(ExporterServiceServicer, RouterServiceServicer):
         self, request: jumpstarter_pb2.EndSessionRequest, context: Context
     ) -> jumpstarter_pb2.EndSessionResponse:
         self.log.append("end")
-        self.states = list(self.after_end)
+        self.states = list(self.after_end)  # the next session begins anew: a test that needs one says so
         return jumpstarter_pb2.EndSessionResponse(success=True)
 
     async def LogStream(self, request: Empty, context: Context) -> AsyncIterator[jumpstarter_pb2.LogStreamResponse]:
@@ -333,7 +333,13 @@ async def stub_lab(directory: Path, target: str = "") -> AsyncGenerator[StubLab]
     add_RouterServiceServicer_to_server(exporter, inner)
     inner.add_insecure_port(f"unix:{socket}")
     controller, router = StubController(), StubRouter(target or socket)
-    outer = grpc.aio.server()
+    outer = grpc.aio.server(
+        options=(
+            ("grpc.http2.min_ping_interval_without_data_ms", 1000),
+            ("grpc.keepalive_permit_without_calls", 1),
+            ("grpc.http2.max_ping_strikes", 0),
+        )
+    )
     add_ClientServiceServicer_to_server(controller, outer)
     outer.add_generic_rpc_handlers((controller.dialling(),))
     add_RouterServiceServicer_to_server(router, outer)

@@ -12,6 +12,7 @@ from pathlib import Path
 from lablease.client.drivers.base import DriverClient
 from lablease.client.errors import ClientError
 from lablease.client.frames import MAX_FRAME, join
+from lablease.client.listening import listening
 
 
 class StreamClient(DriverClient):
@@ -24,8 +25,9 @@ class StreamClient(DriverClient):
         Raises:
             OSError: the address cannot be bound.
         """
-        server = await asyncio.start_server(self._serve, host, port, limit=MAX_FRAME)
-        async with _closing(server):
+        async with listening(
+            lambda accept: asyncio.start_server(accept, host, port, limit=MAX_FRAME), self._serve
+        ) as server:
             bound = server.sockets[0].getsockname()
             yield str(bound[0]), int(bound[1])
 
@@ -34,9 +36,10 @@ class StreamClient(DriverClient):
         """Listen on a unix socket, by default in a new private directory. Yields its path."""
         with tempfile.TemporaryDirectory(prefix="lablease-", dir=os.environ.get("XDG_RUNTIME_DIR")) as directory:
             where = path or Path(directory) / "socket"
-            server = await asyncio.start_unix_server(self._serve, where, limit=MAX_FRAME)
             try:
-                async with _closing(server):
+                async with listening(
+                    lambda accept: asyncio.start_unix_server(accept, where, limit=MAX_FRAME), self._serve
+                ):
                     yield where
             finally:
                 where.unlink(missing_ok=True)
@@ -62,12 +65,3 @@ class NetworkClient(StreamClient):
         if not isinstance(answer, str):
             raise self.unexpected("address", answer)
         return answer
-
-
-@asynccontextmanager
-async def _closing(server: asyncio.Server) -> AsyncGenerator[None]:
-    try:
-        yield
-    finally:
-        server.close()
-        await server.wait_closed()
