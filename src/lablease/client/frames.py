@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Protocol
 
 import grpc
@@ -96,6 +97,13 @@ class FrameStream:
                 return frame.payload
         return b""
 
+    async def finish(self, within_seconds: float) -> None:
+        """After both ends of file: let the peer end the call by itself, so that it sees no cancellation."""
+        with suppress(TimeoutError, grpc.aio.AioRpcError):
+            async with asyncio.timeout(within_seconds):
+                while isinstance(await self._call.read(), StreamResponse):
+                    pass
+
     def close(self) -> None:
         self._call.cancel()
 
@@ -125,18 +133,23 @@ def _chunks(data: bytes) -> Iterator[bytes]:
 
 
 async def join(
-    stream: ByteStream, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, linger_seconds: float | None = None
+    stream: FrameStream,
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    linger_seconds: float | None = None,
 ) -> None:
     """Copy both ways until both directions have ended, then close both sides.
 
     Half-close is kept: the end of one direction leaves the other open, but not longer than ``linger_seconds``
-    after the socket's end of file if that is given. A broken stream aborts the socket, so that its owner sees an
-    error and not a clean end.
+    after the socket's end of file if that is given; then the peer is also given that long to end the call. A broken
+    stream aborts the socket, so that its owner sees an error and not a clean end.
     """
     down = asyncio.create_task(_down(stream, writer))
     try:
         await _up(stream, reader)
         await asyncio.wait((down,), timeout=linger_seconds)
+        if linger_seconds and down.done():
+            await stream.finish(linger_seconds)
     finally:
         down.cancel()
         stream.close()
@@ -145,24 +158,20 @@ async def join(
 
 
 async def _up(stream: ByteStream, reader: asyncio.StreamReader) -> None:
-    try:
-        while data := await reader.read(MAX_FRAME):
-            await stream.send(data)
+    with suppress(StreamBroken):  # the other direction sees it too, and tells the socket
+        with suppress(ConnectionError):  # a socket that was closed with bytes unread ends like any other
+            while data := await reader.read(MAX_FRAME):
+                await stream.send(data)
         await stream.send_eof()
-    except StreamBroken:
-        return  # the other direction sees it too, and tells the socket
-    except ConnectionError:
-        stream.close()
 
 
 async def _down(stream: ByteStream, writer: asyncio.StreamWriter) -> None:
     try:
-        while data := await stream.receive():
-            writer.write(data)
-            await writer.drain()
-        if writer.can_write_eof():
-            writer.write_eof()
+        with suppress(ConnectionError):  # nobody is there to read the rest
+            while data := await stream.receive():
+                writer.write(data)
+                await writer.drain()
+            if writer.can_write_eof():
+                writer.write_eof()
     except StreamBroken:
         writer.transport.abort()
-    except ConnectionError:
-        stream.close()
