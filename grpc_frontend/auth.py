@@ -27,6 +27,9 @@ MIGRATED_UID = f"{GROUP}/migrated-uid"
 FIRST_GENERATION = 1
 """Of the first credential that was issued for an object; tokens of jumpstarter's own controller count as that."""
 
+RENEW_PART = 0.1
+"""The operator replaces a token when this part of its life is left."""
+
 _JWKS = "jwks.json"
 _BEARER = "bearer"
 
@@ -51,6 +54,8 @@ class Caller:
     uid: str
     user: str
     generation: int = 0
+    renew: datetime | None = None
+    """From when on the credential is old enough to ask for its successor."""
     token: str = field(default="", repr=False)
     hints: Mapping[str, str] = field(default_factory=dict[str, str])
     """Metadata of this call that starts with ``x-lablease-``."""
@@ -127,7 +132,8 @@ class Authenticator:
             raise NotAuthenticated(f"this token does not belong to {kind.lower()} {key.name}")
         generation = current_generation(identity, found)
         hints = {name: value for name, value in metadata if name.startswith("x-lablease-") and isinstance(value, str)}
-        return Caller(kind, key, found.meta.uid, identity.user, generation, token, hints)
+        renew = identity.expires - (identity.expires - identity.issued) * RENEW_PART
+        return Caller(kind, key, found.meta.uid, identity.user, generation, renew, token, hints)
 
     def expiry(self, token: str, now: datetime) -> datetime:
         """Return when a token of ours stops working by itself."""

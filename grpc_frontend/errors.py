@@ -1,5 +1,6 @@
 """What an error of ours means as a gRPC status: the only table of its kind in the front end."""
 
+from collections.abc import Callable
 from types import TracebackType
 from typing import Protocol, Self
 from uuid import uuid4
@@ -61,11 +62,17 @@ class Boundary:
     """Encloses one call: errors of ours end it as the table says, any other as INTERNAL.
 
     What nobody expected is logged with an id, and the peer gets only that id: its text may quote anything.
+
+    Args:
+        context: of the call.
+        method: its name, for the log.
+        ended: told the name of the status with which the call ends.
     """
 
-    def __init__(self, context: Aborts, method: str) -> None:
+    def __init__(self, context: Aborts, method: str, ended: Callable[[str], None]) -> None:
         self._context = context
         self._method = method
+        self._ended = ended
 
     async def __aenter__(self) -> Self:
         return self
@@ -74,8 +81,13 @@ class Boundary:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if isinstance(error, LableaseError):
-            await self._context.abort(*refusal(error))
-        if isinstance(error, Exception) and not isinstance(error, grpc.aio.AbortError):
+            code, details = refusal(error)
+            self._ended(code.name)
+            await self._context.abort(code, details)
+        elif isinstance(error, Exception) and not isinstance(error, grpc.aio.AbortError):
+            self._ended(grpc.StatusCode.INTERNAL.name)
             request = uuid4().hex[:12]
             log.error("rpc.failed", method=self._method, request_id=request, exc_info=(kind, error, trace))
             await self._context.abort(grpc.StatusCode.INTERNAL, f"internal error, request {request}")
+        else:
+            self._ended((grpc.StatusCode.OK if error is None else grpc.StatusCode.CANCELLED).name)

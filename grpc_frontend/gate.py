@@ -5,15 +5,17 @@ The only place that makes gRPC handlers; the stubs of grpcio leave them untyped:
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 import grpc
 import grpc.aio
 from google.protobuf.message import Message
 
+from lablease import clock
 from lablease.errors import Unavailable
 from lablease.grpc_frontend.auth import Authenticator, Caller, Kind
 from lablease.grpc_frontend.errors import Boundary
+from lablease.grpc_frontend.figures import Figures
 from lablease.grpc_frontend.router.calls import undisturbed
 from lablease.grpc_frontend.store import Store, until_back
 
@@ -32,9 +34,28 @@ def service(name: str, methods: "Mapping[str, grpc.RpcMethodHandler[Any, Any]]")
 
 
 class Send(Protocol[A_contra]):
-    """Sends one message of a stream; waits while the peer does not read."""
+    """The answering side of a stream."""
 
-    async def __call__(self, message: A_contra, /) -> None: ...
+    async def __call__(self, message: A_contra, /) -> None:
+        """Send one message; waits while the peer does not read."""
+        ...
+
+    async def greet(self, metadata: Mapping[str, str]) -> None:
+        """Send initial metadata, before the first message."""
+        ...
+
+
+class _Answers(Generic[A]):
+    """Sends on a servicer context."""
+
+    def __init__(self, context: "grpc.aio.ServicerContext[Any, Any]") -> None:
+        self._context = context
+
+    async def __call__(self, message: A, /) -> None:
+        await undisturbed(self._context.write(message))
+
+    async def greet(self, metadata: Mapping[str, str]) -> None:
+        await undisturbed(self._context.send_initial_metadata(tuple(metadata.items())))
 
 
 class Gate:
@@ -44,9 +65,10 @@ class Gate:
     release 0.9.0, end themselves on an error. The others answer UNAVAILABLE meanwhile.
     """
 
-    def __init__(self, store: Store, authenticator: Authenticator) -> None:
+    def __init__(self, store: Store, authenticator: Authenticator, figures: Figures) -> None:
         self._store = store
         self._authenticator = authenticator
+        self._figures = figures
 
     def unary(
         self,
@@ -59,7 +81,7 @@ class Gate:
         """One request, one answer."""
 
         async def handle(message: Q, context: "grpc.aio.ServicerContext[Any, Any]") -> A:
-            async with Boundary(context, _name(method)):
+            async with self._boundary(context, method):
                 return await method(await self._admit(context.invocation_metadata(), kinds, patient), message)
             raise AssertionError("the boundary ends the call")
 
@@ -74,13 +96,10 @@ class Gate:
         """One request, a stream of answers; always patient."""
 
         async def handle(message: Q, context: "grpc.aio.ServicerContext[Any, Any]") -> None:
-            async with Boundary(context, _name(method)):
-                caller = await self._admit(context.invocation_metadata(), kinds, patient=True)
-
-                async def send(answer: A) -> None:
-                    await undisturbed(context.write(answer))
-
-                await method(caller, message, send)
+            with self._figures.streams.labels(_name(method)).track_inprogress():
+                async with self._boundary(context, method, stream=True):
+                    caller = await self._admit(context.invocation_metadata(), kinds, patient=True)
+                    await method(caller, message, _Answers[A](context))
 
         return grpc.unary_stream_rpc_method_handler(handle, request.FromString, _serialize)
 
@@ -93,11 +112,21 @@ class Gate:
         """A stream of requests, one answer."""
 
         async def handle(messages: AsyncIterator[Q], context: "grpc.aio.ServicerContext[Any, Any]") -> A:
-            async with Boundary(context, _name(method)):
+            async with self._boundary(context, method, stream=True):
                 return await method(await self._admit(context.invocation_metadata(), kinds, patient=False), messages)
             raise AssertionError("the boundary ends the call")
 
         return grpc.stream_unary_rpc_method_handler(handle, request.FromString, _serialize)
+
+    def _boundary(
+        self, context: "grpc.aio.ServicerContext[Any, Any]", method: object, *, stream: bool = False
+    ) -> Boundary:
+        name, begun = _name(method), clock.monotonic()
+
+        def ended(code: str) -> None:
+            self._figures.answered(name, code, None if stream else clock.monotonic() - begun)
+
+        return Boundary(context, name, ended)
 
     async def _admit(self, metadata: object, kinds: frozenset[Kind], patient: bool) -> Caller:
         given = tuple(cast("Iterable[tuple[str, str | bytes]]", metadata or ()))  # what grpc.aio gives, typed otherwise

@@ -59,8 +59,9 @@ class Heartbeat:
             }
         }
         try:
-            self._written = await self._store.write(COORDINATION_LEASES, self._key, body)
-        except LableaseError as error:
+            async with asyncio.timeout(RENEW_SECONDS):  # a call that hangs must not delay the next one
+                self._written = await self._store.write(COORDINATION_LEASES, self._key, body)
+        except (LableaseError, TimeoutError) as error:
             if not self._failing:
                 log.warning("heartbeat.failed", reason=str(error))
             self._failing = True

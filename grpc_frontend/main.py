@@ -15,17 +15,20 @@ from pathlib import Path
 
 import structlog
 import uvloop
+from prometheus_client import CollectorRegistry
 from pydantic import ValidationError
 
 from lablease.errors import InvalidField, Unavailable
 from lablease.grpc_frontend.auth import Authenticator
 from lablease.grpc_frontend.control import RouterLink, RouterLinks
 from lablease.grpc_frontend.fencing import Fencing
+from lablease.grpc_frontend.figures import Figures
 from lablease.grpc_frontend.gate import Gate
 from lablease.grpc_frontend.heartbeat import Heartbeat
 from lablease.grpc_frontend.lab import Lab
 from lablease.grpc_frontend.leases import LeaseDesk
 from lablease.grpc_frontend.parts import Parts
+from lablease.grpc_frontend.places import Places
 from lablease.grpc_frontend.public import PublicFacts, PublicPort
 from lablease.grpc_frontend.router.settings import Address
 from lablease.grpc_frontend.router.tls import server_credentials
@@ -48,7 +51,8 @@ log = structlog.get_logger(__name__)
 class Frontend:
     """All parts of one front end, put together."""
 
-    def __init__(self, settings: FrontendSettings, store: Store) -> None:
+    def __init__(self, settings: FrontendSettings, store: Store, registry: CollectorRegistry) -> None:
+        figures = Figures(registry)
         key = read_router_key(settings.router_key_file)
         waiting = WaitingHalves(store.bells)
         fencing = Fencing(store)
@@ -77,10 +81,12 @@ class Frontend:
             router_key=key,
         )
         self.lab = Lab(store)
-        self.gate = Gate(store, self.parts.authenticator)
+        figures.waiting.set_function(waiting.count)
+        figures.routers.set_function(lambda: len(self.links.healthy()))
+        self.gate = Gate(store, self.parts.authenticator, figures)
         self.services = (
             controller_service(self.gate, self.parts),
-            client_service(self.gate, self.parts, self.lab),
+            client_service(self.gate, self.parts, self.lab, Places(store)),
         )
 
 
@@ -98,10 +104,11 @@ async def serve(settings: FrontendSettings) -> None:
         api = await connect(settings.kubeconfig, "lablease-frontend")
         stack.push_async_callback(api.aclose)
         store = Store(api, settings.namespace, settings.system_namespace)
-        frontend = Frontend(settings, store)
+        registry = new_registry()
+        frontend = Frontend(settings, store, registry)
         credentials = server_credentials(settings.tls_cert, settings.tls_key)
         server = await FrontendServer.start(settings.listen, credentials, frontend.services)
-        await _open_http(settings, store, stack)
+        await _open_http(settings, store, registry, stack)
         gc.collect()
         gc.freeze()  # what was imported stays; no collection needs to look at it again
         heartbeat = Heartbeat(store, settings.id)
@@ -127,7 +134,9 @@ async def _until(stop: asyncio.Event, tasks: "Sequence[asyncio.Task[None]]") -> 
             task.result()
 
 
-async def _open_http(settings: FrontendSettings, store: Store, stack: AsyncExitStack) -> None:
+async def _open_http(
+    settings: FrontendSettings, store: Store, registry: CollectorRegistry, stack: AsyncExitStack
+) -> None:
     if settings.public_http is not None:
         routers = settings.router
         facts = PublicFacts(
@@ -146,7 +155,7 @@ async def _open_http(settings: FrontendSettings, store: Store, stack: AsyncExitS
             return None if store.ready else "caches are not filled yet"
 
         try:
-            private = await PrivatePort.start(address.host, address.port, registry=new_registry(), ready=ready)
+            private = await PrivatePort.start(address.host, address.port, registry=registry, ready=ready)
         except OSError as error:
             raise Unavailable(f"cannot listen on {address}: {error.strerror}") from None
         stack.push_async_callback(private.stop)

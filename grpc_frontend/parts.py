@@ -8,6 +8,7 @@ from datetime import timedelta
 
 from lablease.grpc_frontend.auth import Authenticator
 from lablease.grpc_frontend.leases import LeaseDesk
+from lablease.grpc_frontend.nudges import Nudges
 from lablease.grpc_frontend.routers import Router
 from lablease.grpc_frontend.sessions import Sessions
 from lablease.grpc_frontend.store import Store
@@ -43,6 +44,7 @@ class Parts:
     routers: Callable[[], tuple[Router, ...]]
     """The routers that take new tunnels now."""
     router_key: bytes = field(repr=False)
+    nudges: Nudges = field(default_factory=Nudges)
     waits: Waits = Waits()
     draining: asyncio.Event = field(default_factory=asyncio.Event)
 

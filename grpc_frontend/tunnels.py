@@ -77,6 +77,10 @@ class WaitingHalves:
         halves = tuple(self._by_exporter.get(exporter, {}).values())
         return tuple(half for half in halves if now - half.seen <= SILENT_SECONDS)
 
+    def count(self) -> int:
+        """Return how many wait in all."""
+        return len(self._exporter_of)
+
     def _drop_silent(self, now: float) -> None:
         silent = [
             half.stream

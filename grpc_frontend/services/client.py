@@ -15,6 +15,7 @@ from lablease.grpc_frontend.lab import Lab
 from lablease.grpc_frontend.leases import RETENTION, active, check_owner, decided
 from lablease.grpc_frontend.paging import page
 from lablease.grpc_frontend.parts import Parts, rung
+from lablease.grpc_frontend.places import Places
 from lablease.grpc_frontend.services.rotation import Rotation
 from lablease.grpc_frontend.updating import Update, check_policy, check_transfer, new_times, read_update, spec_patch
 from lablease.model.client import Client
@@ -82,7 +83,8 @@ class ClientExporters:
 class ClientLeases:
     """Leases of the caller, and looking at those of others."""
 
-    def __init__(self, parts: Parts, lab: Lab) -> None:
+    def __init__(self, parts: Parts, lab: Lab, places: Places) -> None:
+        self._places = places
         self._parts = parts
         self._store = parts.store
         self._leases = parts.leases
@@ -100,7 +102,8 @@ class ClientLeases:
         lease = await self._leases.find(key, caller.user)
         if seconds > 0:
             lease = await self._until_decided(lease, seconds)
-        return self._message(lease)
+        now = clock.utc_now()
+        return lease_message(lease, now, self._lab.settings.labels, self._places.of(lease, now))
 
     async def _until_decided(self, lease: Lease, seconds: float) -> Lease:
         deadline = clock.monotonic() + seconds
@@ -264,10 +267,10 @@ def tag_selector(text: str) -> Selector:
     )
 
 
-def client_service(gate: Gate, parts: Parts, lab: Lab) -> "grpc.GenericRpcHandler[Any, Any]":
+def client_service(gate: Gate, parts: Parts, lab: Lab, places: Places) -> "grpc.GenericRpcHandler[Any, Any]":
     """Return the handler of the whole service."""
     exporters = ClientExporters(parts, lab)
-    leases = ClientLeases(parts, lab)
+    leases = ClientLeases(parts, lab, places)
     rotation = Rotation(parts)
     return service(
         NAME,

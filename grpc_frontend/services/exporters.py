@@ -51,6 +51,7 @@ class ExporterCalls:
         if record.devices != devices_digest(devices):
             status = {"devices": devices or None}
             await until_back(partial(self._store.patch_exporter_status, caller.key, status))
+        self._parts.nudges.registered(caller.key)
         log.info("exporter.registered", exporter=caller.key.name, devices=len(devices))
         return pb.RegisterResponse(uuid=caller.uid)
 

@@ -12,6 +12,7 @@ from lablease.grpc_frontend.auth import Caller
 from lablease.grpc_frontend.bells import About, Topic
 from lablease.grpc_frontend.gate import Send
 from lablease.grpc_frontend.parts import Parts, rung
+from lablease.grpc_frontend.records import secret_token
 from lablease.grpc_frontend.sessions import OpenSession, last_seen_due
 from lablease.grpc_frontend.store import until_back
 from lablease.grpc_frontend.telling import Held, Word, next_words, settled, word
@@ -24,6 +25,8 @@ from lablease.tokens.router import MAX_LIFETIME, Role, RouterClaims, issue_route
 from lablease.wire.codec import timestamp
 from lablease.wire.jumpstarter.v1 import jumpstarter_pb2 as pb
 
+TOKEN_KEY = "lablease-token"
+"""Initial metadata of Status: the credential that replaces the caller's."""
 SHORTEST_WAIT_SECONDS = 10.0
 """Between two looks that no change asked for."""
 
@@ -43,7 +46,10 @@ class ExporterStreams:
         Raises:
             NotFound: the Exporter object is gone.
             NotAuthenticated: its credential was rotated.
+            Unavailable: it is stuck and shall begin anew.
         """
+        self._alive(caller)
+        await self._greet(caller, send)
         with self._store.bells.listen(Topic(About.EXPORTER, caller.key)) as bell:
             session, exporter = await self._parts.sessions.open(caller.key)
             try:
@@ -58,6 +64,22 @@ class ExporterStreams:
                     await rung(bell, max(self._until_last_seen(exporter), SHORTEST_WAIT_SECONDS))
             finally:
                 self._parts.sessions.close(session)
+
+    async def _greet(self, caller: Caller, send: Send[pb.StatusResponse]) -> None:
+        """Hand an exporter whose credential grows old the one that the operator has put in its place."""
+        now = clock.utc_now()
+        exporter = self._store.exporter(caller.key)
+        if caller.renew is None or now < caller.renew or exporter is None or exporter.credential is None:
+            return
+        key = Key(caller.key.namespace, exporter.credential)
+        try:
+            token = secret_token(await self._store.read_secret(key))
+        except (NotFound, Unavailable) as error:
+            log.warning("token.not_renewed", exporter=caller.key.name, reason=str(error))
+            return
+        if token and token != caller.token:
+            await send.greet({TOKEN_KEY: token})
+            log.info("token.renewed", exporter=caller.key.name)
 
     async def _tell(self, exporter: Exporter, told: Word | None, send: Send[pb.StatusResponse]) -> Word:
         now = word(exporter, self._lease_in(exporter))
@@ -140,6 +162,7 @@ class ExporterStreams:
             raise NotFound("exporter", caller.key.name)
         if caller.generation < exporter.credential_generation:
             raise NotAuthenticated("this token was replaced by a newer one: fetch the new one")
+        self._parts.nudges.check(exporter)
         return exporter
 
     def _lease_in(self, exporter: Exporter) -> Lease | None:

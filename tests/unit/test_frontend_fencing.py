@@ -3,14 +3,17 @@
 from typing import Any, cast
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from lablease.grpc_frontend.auth import Authenticator
 from lablease.grpc_frontend.control import from_grant, to_request
 from lablease.grpc_frontend.fencing import Fencing, Moved, Over, Runs
+from lablease.grpc_frontend.figures import Figures
 from lablease.grpc_frontend.gate import Gate
 from lablease.grpc_frontend.lab import Lab
 from lablease.grpc_frontend.leases import LeaseDesk
 from lablease.grpc_frontend.parts import Parts
+from lablease.grpc_frontend.places import Places
 from lablease.grpc_frontend.services.client import client_service
 from lablease.grpc_frontend.services.controller import controller_service
 from lablease.grpc_frontend.sessions import Sessions
@@ -134,8 +137,8 @@ def test_every_method_of_both_services_has_a_handler(cached: Cached) -> None:
         routers=tuple,
         router_key=b"",
     )
-    gate = Gate(store, authenticator)
-    handlers = (controller_service(gate, parts), client_service(gate, parts, Lab(store)))
+    gate = Gate(store, authenticator, Figures(CollectorRegistry()))
+    handlers = (controller_service(gate, parts), client_service(gate, parts, Lab(store), Places(store)))
     for handler, module in zip(handlers, (jumpstarter_pb2, client_pb2), strict=True):
         name = cast("Any", handler).service_name()
         service = module.DESCRIPTOR.services_by_name[name.rpartition(".")[2]]

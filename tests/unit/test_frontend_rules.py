@@ -93,9 +93,11 @@ class Context:
 
 async def test_what_nobody_expected_reaches_the_peer_as_an_id_only() -> None:
     context = Context()
+    codes: list[str] = []
     with pytest.raises(Aborted):
-        async with Boundary(context, "dial"):
+        async with Boundary(context, "dial", codes.append):
             raise KeyError("Bearer secret")
+    assert codes == ["INTERNAL"]
     assert context.given is not None
     assert context.given[0] is CODE.INTERNAL
     assert re.fullmatch(r"internal error, request [0-9a-f]{12}", context.given[1])
@@ -103,11 +105,15 @@ async def test_what_nobody_expected_reaches_the_peer_as_an_id_only() -> None:
 
 async def test_the_end_of_a_call_passes_the_boundary_unchanged() -> None:
     context = Context()
+    codes: list[str] = []
     for error in (asyncio.CancelledError(), Aborted()):
         with pytest.raises(type(error)):
-            async with Boundary(context, "status"):
+            async with Boundary(context, "status", codes.append):
                 raise error
+    async with Boundary(context, "status", codes.append):
+        pass
     assert context.given is None
+    assert codes == ["CANCELLED", "CANCELLED", "OK"]
 
 
 def test_ids_sort_by_time_and_are_of_version_7() -> None:
