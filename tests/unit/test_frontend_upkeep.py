@@ -131,5 +131,5 @@ def test_who_left_the_queue_is_not_counted(ending: str) -> None:
     if ending == "ended":
         queue.lease("first", {"ended": True})
     else:
-        queue.store.leases._forget(Key("lab", "first"), 1000)
+        queue.store.leases._forget(Key("lab", "first"), 1000)  # pyright: ignore[reportPrivateUsage]
     assert queue.place("second") == Queued(1, NOON + timedelta(minutes=30))
