@@ -95,6 +95,7 @@ class Tally:
         self.without_effect: Counter[str] = Counter()
         self.refused: Counter[str] = Counter()
         self.reads: Counter[str] = Counter()
+        self.lists: Counter[str] = Counter()
         self.others: Counter[str] = Counter()
         versions: dict[tuple[str, str], str] = {}
         for since, entry in entries(stack.control.audit_log, begun):
@@ -113,8 +114,10 @@ class Tally:
             outcome = self._outcome(entry, what.partition("/")[0], versions)
             if counts:
                 outcome[label] += 1
-        elif counts and entry["verb"] in {"get", "list"}:
+        elif counts and entry["verb"] == "get":
             self.reads[label] += 1
+        elif counts and entry["verb"] == "list":
+            self.lists[label] += 1
 
     def _outcome(self, entry: Json, plural: str, versions: dict[tuple[str, str], str]) -> Counter[str]:
         """Say where a write belongs; one that left the object at its version had no effect."""
@@ -139,14 +142,15 @@ def entries(log: Path, begun: int) -> Iterator[tuple[bool, Json]]:
 
 def report(who: str, leases: int, tally: Tally) -> None:
     """Print the three figures and what they consist of."""
-    totals = (tally.writes, tally.without_effect, tally.reads)
+    totals = (tally.writes, tally.without_effect, tally.reads + tally.lists)
     per_lease = " / ".join(f"{counter.total() / leases:.2f}" for counter in totals)
     print(f"\n{who}, {leases} leases: {per_lease} writes / without effect / reads per lease (target {TARGET})")
     for title, counter in (
         ("writes", tally.writes),
         ("without effect", tally.without_effect),
         ("refused (409 and the like)", tally.refused),
-        ("reads", tally.reads),
+        ("reads of one object", tally.reads),
+        ("reads of a whole kind", tally.lists),
         ("other resources", tally.others),
     ):
         for label, count in sorted(counter.items()):

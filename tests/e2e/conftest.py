@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from lablease.testing.history import check
 from lablease.testing.stack import Stack, lab
 from lablease.testing.upstream import Missing, Upstream, find
 
@@ -42,6 +43,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory, runtime: Path, upstream: Ups
         _LAB.append(running)
         running.start_services()
         yield running
+        print(check(running))
         _LAB.clear()
 
 

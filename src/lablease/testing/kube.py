@@ -18,6 +18,8 @@ Json = dict[str, Any]
 
 GROUP = "/apis/jumpstarter.dev/v1alpha1"
 BUSY_SECONDS = 0.2
+IDLE_SECONDS = 30.0
+"""A connection that was unused for longer may be closed by the server at any moment (it does so after 90 s)."""
 
 
 class Refused(Exception):
@@ -86,7 +88,9 @@ class Kube:
 
     def list(self, plural: str) -> list[Json]:
         """Read all objects of the namespace."""
-        return list(self.request("GET", self.path(plural))["items"])
+        listed = self.request("GET", self.path(plural))
+        kind = {"kind": str(listed["kind"]).removesuffix("List"), "apiVersion": listed["apiVersion"]}
+        return [{**kind, **item} for item in listed["items"]]
 
     def create(self, plural: str, body: Mapping[str, object]) -> Json:
         """Create an object."""
@@ -145,8 +149,12 @@ class Kube:
 
     def _connection(self) -> http.client.HTTPConnection:
         connection: http.client.HTTPConnection | None = getattr(self._local, "connection", None)
+        now = time.monotonic()
         if connection is None:
             connection = self._local.connection = self.connect()
+        elif now - self._local.used > IDLE_SECONDS:
+            connection.close()  # the next request opens it again
+        self._local.used = now
         return connection
 
     def connect(self) -> http.client.HTTPConnection:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import partial
 from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
@@ -18,7 +19,7 @@ from aiohttp import web
 
 from lablease.embedded.kubeconfig import Access
 
-_HOP_BY_HOP = {"host", "connection", "transfer-encoding", "content-length", "keep-alive", "content-encoding"}
+_HOP_BY_HOP = {"host", "connection", "transfer-encoding", "content-length", "keep-alive"}
 
 
 class Loss(StrEnum):
@@ -123,16 +124,16 @@ class CuttingProxy:
         timeout = aiohttp.ClientTimeout(total=None)
         async with aiohttp.ClientSession(connector=connector, timeout=timeout, auto_decompress=False) as session:
             app = web.Application(client_max_size=64 * 1024 * 1024)
-            app.router.add_route("*", "/{path:.*}", lambda request: self._relay(request, session))
-            runner = web.AppRunner(app, handler_cancellation=True, access_log=None)
+            app.router.add_route("*", "/{path:.*}", partial(self._relay, session))
+            runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=0.5)
             await runner.setup()
-            site = web.TCPSite(runner, "127.0.0.1", 0, shutdown_timeout=0.5)
+            site = web.TCPSite(runner, "127.0.0.1", 0)
             await site.start()
             listening.set_result(int(runner.addresses[0][1]))
             await self._stop.wait()
             await runner.cleanup()
 
-    async def _relay(self, request: web.Request, session: aiohttp.ClientSession) -> web.StreamResponse:
+    async def _relay(self, session: aiohttp.ClientSession, request: web.Request) -> web.StreamResponse:
         asked = Asked(request.method, urlsplit(request.path_qs).path, "watch" in request.query)
         loss = self._meets(asked)
         if loss is Loss.REQUEST:
