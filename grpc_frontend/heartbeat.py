@@ -6,7 +6,7 @@ from datetime import datetime
 import structlog
 
 from lablease import clock
-from lablease.errors import LableaseError
+from lablease.errors import LableaseError, Stale
 from lablease.grpc_frontend.store import Store
 from lablease.kube.resources import COORDINATION_LEASES
 from lablease.model.keys import Key
@@ -47,6 +47,8 @@ class Heartbeat:
         try:
             async with asyncio.timeout(RENEW_SECONDS):
                 await self._store.remove(COORDINATION_LEASES, self._key, self._written)
+        except Stale:
+            log.info("heartbeat.taken_over", lease=self._key.name)
         except (LableaseError, TimeoutError) as error:
             log.warning("heartbeat.not_removed", reason=str(error))
 

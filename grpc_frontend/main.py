@@ -108,7 +108,9 @@ async def serve(settings: FrontendSettings) -> None:
         frontend = Frontend(settings, store, registry)
         credentials = server_credentials(settings.tls_cert, settings.tls_key)
         server = await FrontendServer.start(settings.listen, credentials, frontend.services)
-        await _open_http(settings, store, registry, stack)
+        patience = timedelta(seconds=settings.drain_seconds)
+        stack.push_async_callback(server.drain, frontend.parts.draining, store.bells, patience)
+        await _open_http(settings, frontend, registry, stack)
         gc.collect()
         gc.freeze()  # what was imported stays; no collection needs to look at it again
         heartbeat = Heartbeat(store, settings.id)
@@ -116,7 +118,7 @@ async def serve(settings: FrontendSettings) -> None:
         try:
             await _until(stop, tasks)
         finally:
-            await server.drain(frontend.parts.draining, store.bells, timedelta(seconds=settings.drain_seconds))
+            await server.drain(frontend.parts.draining, store.bells, patience)
             frontend.parts.sessions.stop()
             for task in tasks:
                 task.cancel()
@@ -135,7 +137,7 @@ async def _until(stop: asyncio.Event, tasks: "Sequence[asyncio.Task[None]]") -> 
 
 
 async def _open_http(
-    settings: FrontendSettings, store: Store, registry: CollectorRegistry, stack: AsyncExitStack
+    settings: FrontendSettings, frontend: Frontend, registry: CollectorRegistry, stack: AsyncExitStack
 ) -> None:
     if settings.public_http is not None:
         routers = settings.router
@@ -152,7 +154,9 @@ async def _open_http(
         address = Address(settings.private_http)
 
         def ready() -> str | None:
-            return None if store.ready else "caches are not filled yet"
+            if frontend.parts.draining.is_set():
+                return "draining"
+            return None if frontend.parts.store.ready else "caches are not filled yet"
 
         try:
             private = await PrivatePort.start(address.host, address.port, registry=registry, ready=ready)

@@ -76,8 +76,10 @@ class FrontendServer:
     async def drain(self, draining: asyncio.Event, bells: Bells, patience: timedelta) -> None:
         """Stop listening, then end Status and Listen with OK, so that exporters reopen them elsewhere at once.
 
-        Other calls may go on for ``patience``.
+        Other calls may go on for ``patience``. Draining again does nothing.
         """
+        if draining.is_set():
+            return
         await self._health.enter_graceful_shutdown()
         stopping = asyncio.create_task(self._server.stop(patience.total_seconds()))
         await asyncio.sleep(0)  # the listening socket is closed before the first stream ends
