@@ -27,6 +27,7 @@ COMMANDS: Mapping[str, Entry] = {
     "up": Entry("lablease.cli.up:up", "Start a whole control plane with a demo board on this machine."),
     "status": Entry("lablease.cli.up:status", "Show what `up` has started."),
     "down": Entry("lablease.cli.up:down", "Stop what `up` has started."),
+    "demo": Entry("lablease.cli.demo:demo", "Show the life of one lease with a demo board."),
     "get": Entry("lablease.cli.get:get", "List exporters or leases."),
     "lease": Entry("lablease.cli.lease:lease", "Create, look at, change and release leases."),
     "shell": Entry("lablease.cli.shell:shell", "Lease an exporter and run a shell or a command with it."),

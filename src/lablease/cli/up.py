@@ -36,6 +36,9 @@ data_dir_option = click.option(
 @click.option("--api-port", type=click.IntRange(1, 65535), help="Port of the API server; remembered.")
 @click.option("--foreground/--detach", default=False, help="Stay, and stop with Ctrl-C; or return when all is ready.")
 @click.option("--services/--no-services", default=True, help="With operator, front end and router, or without.")
+@click.option(
+    "--demo/--no-demo", default=None, help="With a demo board and a client; by default on a server of our own."
+)
 def up(
     data_dir: Path | None,
     kubeconfig: Path | None,
@@ -43,6 +46,7 @@ def up(
     api_port: int | None,
     foreground: bool,
     services: bool,
+    demo: bool | None,
 ) -> None:
     """Start a control plane on this machine: etcd, kube-apiserver, operator, front end and router.
 
@@ -59,7 +63,14 @@ def up(
     from lablease.embedded.paths import cache_dir
 
     data = _data(data_dir)
-    options = Options(data.root, kubeconfig and kubeconfig.absolute(), namespace, api_port, services)
+    options = Options(
+        data.root,
+        kubeconfig and kubeconfig.absolute(),
+        namespace,
+        api_port,
+        services,
+        _with_demo(demo, services, kubeconfig),
+    )
     with _progress() as progress:
         if _runs_already(data):
             return
@@ -117,6 +128,12 @@ def _data(data_dir: Path | None) -> DataDir:
     return DataDir((data_dir or default_data_dir()).absolute())
 
 
+def _with_demo(asked: bool | None, services: bool, kubeconfig: Path | None) -> bool:
+    if asked and not services:
+        raise click.UsageError("--demo needs the services: leave out --no-services")
+    return services and kubeconfig is None if asked is None else asked
+
+
 def _runs_already(data: DataDir) -> bool:
     from lablease.embedded.process import is_locked
     from lablease.embedded.status import read_status
@@ -133,6 +150,8 @@ def _runs_already(data: DataDir) -> bool:
 
 
 def _where(found: Status) -> None:
+    from lablease.embedded import demo
+
     click.echo(f"  API server  {found.url}")
     if found.kubectl is None:
         click.echo(f"  kubeconfig  {found.kubeconfig}")
@@ -143,6 +162,11 @@ def _where(found: Status) -> None:
         click.echo(f"  front end   localhost:{found.ports['frontend-grpc']}  (CA {found.service_ca})")
     if found.audit_log is not None:
         click.echo(f"  audit log   {found.audit_log}")
+    if any(process.name == demo.BOARD for process in found.processes):
+        config = demo.lab(found.logs.parent).client_config
+        click.echo(
+            f"  try         lablease shell --client-config {config} -l {demo.SELECTOR} -- lablease call power on"
+        )
 
 
 def _show(found: Status, wrong: Mapping[str, str]) -> None:

@@ -40,6 +40,7 @@ class Options:
     namespace: str | None = None
     api_port: int | None = None
     services: bool = True
+    demo: bool = False
 
     def to_json(self) -> str:
         return json.dumps(
@@ -49,6 +50,7 @@ class Options:
                 "namespace": self.namespace,
                 "api_port": self.api_port,
                 "services": self.services,
+                "demo": self.demo,
             }
         )
 
@@ -62,6 +64,7 @@ class Options:
             namespace=text(content, "namespace") or None,
             api_port=port if isinstance(port, int) else None,
             services=at(content, "services") is not False,
+            demo=at(content, "demo") is True,
         )
 
 
@@ -82,7 +85,7 @@ def run(options: Options, report: Callable[[str], None], on_ready: Callable[[Sta
         if options.kubeconfig is None
         else ExistingCluster(data, options.kubeconfig, options.namespace)
     )
-    runner = Runner(cluster, table if options.services else None, report)
+    runner = Runner(cluster, table if options.services else None, options.demo, report)
 
     def stop(number: int, frame: FrameType | None) -> None:
         # In a thread of its own: the main thread may hold the very lock that `stop` needs.

@@ -10,12 +10,21 @@ from datetime import datetime
 from pathlib import Path
 
 from lablease.clock import utc_now
+from lablease.embedded import demo
 from lablease.embedded.accounts import Renewals, write_account
 from lablease.embedded.control_plane import ControlPlane, start_error
 from lablease.embedded.existing import ExistingCluster
 from lablease.embedded.paths import DataDir
 from lablease.embedded.process import Identity, start_time
-from lablease.embedded.services import SYSTEM_NAMESPACE, HttpOk, Service, claim_ports, ensure_router_key, table
+from lablease.embedded.services import (
+    SYSTEM_NAMESPACE,
+    HttpOk,
+    Service,
+    claim_ports,
+    demo_board,
+    ensure_router_key,
+    table,
+)
 from lablease.embedded.state import PortName, save_state
 from lablease.embedded.status import Phase, Shown, Status, write_status
 from lablease.embedded.supervise import Command, Supervised
@@ -33,11 +42,13 @@ class Runner:
 
     Args:
         services: the table of services; None runs none of them.
+        demo: with a demo board, its agent and a client; needs the services.
         report: told each step, one line.
     """
 
     cluster: ControlPlane | ExistingCluster
     services: Table | None = table
+    demo: bool = False
     report: Callable[[str], None] = lambda line: None
     _stop: threading.Event = field(default_factory=threading.Event)
     _writing: threading.Lock = field(default_factory=threading.Lock)
@@ -83,12 +94,18 @@ class Runner:
             if service.account is not None:
                 self._renew(service.account)
                 renewals.add([service.account], utc_now())
-            process = Supervised(self._command(service), data.run / f"{service.name}.json", self._event)
-            process.start()
-            undo.callback(process.stop)
-            self._running.append((service, process))
+            self._start(service, undo)
+        if self.demo:
+            self.report("setting up the demo board")
+            self._start(demo_board(demo.install(self.cluster.api, state.namespace, data).exporter_config), undo)
         self._await_services()
         return renewals
+
+    def _start(self, service: Service, undo: contextlib.ExitStack) -> None:
+        process = Supervised(self._command(service), self.cluster.data.run / f"{service.name}.json", self._event)
+        process.start()
+        undo.callback(process.stop)
+        self._running.append((service, process))
 
     def _command(self, service: Service) -> Command:
         data = self.cluster.data
@@ -105,7 +122,11 @@ class Runner:
     def _await_services(self) -> None:
         deadline = time.monotonic() + SERVICE_PATIENCE_SECONDS
         for service, process in self._running:
-            while (problem := service.ready.problem()) is not None and not self._stop.is_set():
+            while (
+                service.ready is not None
+                and (problem := service.ready.problem()) is not None
+                and not self._stop.is_set()
+            ):
                 if process.restarts > 2 or time.monotonic() > deadline:
                     raise start_error(process, f"{service.name} did not become ready: {problem}")
                 time.sleep(_POLL_SECONDS)

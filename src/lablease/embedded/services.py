@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from lablease.embedded.demo import BOARD
 from lablease.embedded.paths import DataDir, write_private
 from lablease.embedded.state import PortName, State, claim_port
 
@@ -67,13 +68,14 @@ class Service:
     Args:
         argv: of the whole process, the interpreter included.
         env: added to the environment of `lablease up`.
+        ready: None where that it lives is all that can be seen.
         account: name of its service account in `lablease-system`; None gives it no access to Kubernetes at all.
     """
 
     name: str
     argv: tuple[str, ...]
     env: Mapping[str, str]
-    ready: Check
+    ready: Check | None
     account: str | None = None
 
 
@@ -153,4 +155,14 @@ def table(data: DataDir, namespace: str, ports: Mapping[PortName, int]) -> tuple
             ready=HttpOk(f"http://{HOST}:{ports[FRONTEND_PRIVATE]}/readyz"),
             account="lablease-frontend",
         ),
+    )
+
+
+def demo_board(config: Path) -> Service:
+    """Return the agent of the demo board, as it runs on any lab host: it knows a config file and nothing else."""
+    return Service(
+        name=BOARD,
+        argv=python_module("lablease.cli.main", "exporter", "run", "--exporter-config", str(config)),
+        env={"PYTHONUNBUFFERED": "1"},
+        ready=None,
     )
