@@ -21,7 +21,7 @@ boards = st.sampled_from(BOARDS)
 
 @st.composite
 def leases(draw: st.DrawFn) -> list[Lease]:
-    made = []
+    made: list[Lease] = []
     for number in range(draw(st.integers(0, 9))):
         spec: Raw = {
             "clientRef": {"name": draw(st.sampled_from(TEAMS))},
@@ -43,7 +43,7 @@ def leases(draw: st.DrawFn) -> list[Lease]:
 
 @st.composite
 def exporters(draw: st.DrawFn) -> list[Exporter]:
-    made = []
+    made: list[Exporter] = []
     for number in range(draw(st.integers(0, 6))):
         labels = {"board": draw(boards), "site": draw(st.sampled_from(SITES))}
         name = f"e{number}"
@@ -53,7 +53,7 @@ def exporters(draw: st.DrawFn) -> list[Exporter]:
 
 @st.composite
 def policies(draw: st.DrawFn) -> list[Raw]:
-    made = []
+    made: list[Raw] = []
     for _ in range(draw(st.integers(0, 3))):
         team = draw(st.sampled_from((None, *TEAMS)))
         fields: Raw = {"priority": draw(st.integers(0, 3)), "spotAccess": draw(st.booleans())}

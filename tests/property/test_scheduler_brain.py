@@ -9,7 +9,7 @@ import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -19,10 +19,12 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from lablease import clock
 from lablease.errors import AlreadyExists, LableaseError, NotFound, OutcomeUnknown, Stale
 from lablease.kube.resources import Resource
+from lablease.model.client import parse_client
 from lablease.model.durations import format_time
 from lablease.model.exporter import parse_exporter
 from lablease.model.keys import Key
 from lablease.model.lease import parse_lease
+from lablease.model.policy import parse_policy
 from lablease.model.testing import HOUR, NAMESPACE, NOON, Raw, raw_exporter, raw_lease, raw_policy
 from lablease.model.testing import rule as policy_rule
 from lablease.operator.brain import Brain
@@ -43,13 +45,13 @@ CLIENTS = ("alice", "bob")
 
 def merge(target: Raw, patch: Raw) -> Raw:
     """RFC 7386."""
-    result = dict(target)
+    result: Raw = dict(target)
     for key, value in patch.items():
         if value is None:
             result.pop(key, None)
         elif isinstance(value, dict):
-            inner = result.get(key)
-            result[key] = merge(inner if isinstance(inner, dict) else {}, value)
+            inner: Any = result.get(key)
+            result[key] = merge(cast("Raw", inner) if isinstance(inner, dict) else {}, cast("Raw", value))
         else:
             result[key] = value
     return result
@@ -480,9 +482,6 @@ class Lab(RuleBasedStateMachine):
                 assert raw["metadata"]["labels"]["jumpstarter.dev/lease-ended"] == "true"
 
     def nobody_waits_beside_an_idle_exporter(self, world: World, now: datetime) -> None:
-        from lablease.model.client import parse_client
-        from lablease.model.policy import parse_policy
-
         clients = {raw["metadata"]["name"]: parse_client(raw) for raw in self.server.all(Kind.CLIENT)}
         access = Access([parse_policy(raw) for raw in self.server.all(Kind.POLICY)])
         idle = {
