@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -172,7 +172,7 @@ class Operator:
 
 
 @contextmanager
-def heartbeat(control_plane: ControlPlane) -> Iterator[None]:
+def heartbeat(control_plane: ControlPlane) -> Generator[None]:
     """Renew what a front end renews, so that its exporters count as connected."""
     over = threading.Event()
     name = f"lablease-frontend-{FRONTEND}"
