@@ -122,7 +122,7 @@ async def serve(kind: HostKind, export: dict[str, Any]) -> AsyncGenerator[Served
 async def session(request: pytest.FixtureRequest) -> AsyncIterator[Served]:
     """The same tree of either kind."""
     if request.param == "native":
-        kind, export = native_kind(), NATIVE
+        kind, export = native_kind(), cast("dict[str, Any]", NATIVE)
     else:
         upstream: Upstream = request.getfixturevalue("upstream")
         kind, export = upstream_kind(upstream.python), UPSTREAM

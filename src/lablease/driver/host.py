@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Final, Protocol, TypeVar
+from typing import Final, NoReturn, Protocol, TypeVar
 
 import grpc.aio
 
@@ -84,16 +84,28 @@ class Host:
         self._session: Session | None = None
         self._servers: list[grpc.aio.Server] = []
         self._ended: asyncio.Future[EndAnswer] | None = None
+        self._orders: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
         """Serve until the agent says so or is gone."""
         self._channel.send(control.Ready())
+        self._orders = asyncio.ensure_future(self._take_orders())
+        await asyncio.wait({self._orders})
+        if not self._orders.cancelled():
+            self._orders.result()
+        await self._close()
+
+    def leave(self) -> None:
+        """Take no more orders, close the drivers, and end ``run``."""
+        if self._orders is not None:
+            self._orders.cancel()
+
+    async def _take_orders(self) -> None:
         try:
             while not isinstance(message := await self._channel.receive_at_host(), control.Shutdown):
                 await self._obey(message)
         except control.ControlLost:
             logger.warning("agent is gone: closing the drivers")
-        await self._close()
 
     async def _obey(self, message: control.ToHost) -> None:
         match message:
@@ -219,27 +231,24 @@ async def serve(control_fd: int, build: Builder, is_native: Callable[[str], bool
     loop = asyncio.get_running_loop()
     loop.set_default_executor(ThreadPoolExecutor(THREADS, thread_name_prefix="driver"))
     channel = await control.Channel.open(socket.socket(fileno=control_fd))
-    host = asyncio.ensure_future(Host(channel, build, is_native, on_loop=on_loop).run())
-    loop.add_signal_handler(signal.SIGTERM, host.cancel)
+    host = Host(channel, build, is_native, on_loop=on_loop)
+    loop.add_signal_handler(signal.SIGTERM, host.leave)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the agent, which ends hosts in order
-    await host
+    await host.run()
 
 
-def run(build: Builder, is_native: Callable[[str], bool], *, on_loop: bool = False) -> int:
-    """Entry point of a host process. Returns its exit status."""
+def run(build: Builder, is_native: Callable[[str], bool], *, on_loop: bool = False) -> NoReturn:
+    """Entry point of a host process: serves, then ends the process with status 0."""
     parser = argparse.ArgumentParser(description="lablease driver host; started by the exporter agent")
     parser.add_argument("--control-fd", type=int, required=True)
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
-    try:
-        asyncio.run(serve(options.control_fd, build, is_native, on_loop=on_loop))
-    except asyncio.CancelledError:
-        return 128 + signal.SIGTERM
+    asyncio.run(serve(options.control_fd, build, is_native, on_loop=on_loop))
     logging.shutdown()
     os._exit(0)  # the drivers are closed; taking the interpreter down would only keep the next lease waiting
 
 
-def main() -> int:
+def main() -> NoReturn:
     """Host of native drivers."""
     from lablease.driver import native
 
@@ -250,8 +259,8 @@ def main() -> int:
             return False
         return True
 
-    return run(native.build, is_native)
+    run(native.build, is_native)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

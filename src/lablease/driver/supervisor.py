@@ -98,12 +98,15 @@ class Supervisor:
             if os.getppid() != parent:
                 os._exit(1)
 
-        child = subprocess.Popen(  # this process has one thread
+        started = subprocess.Popen(  # this process has one thread
             command,
             pass_fds=pass_fds,
             start_new_session=True,
             preexec_fn=tie_to_supervisor,  # noqa: PLW1509
-        ).pid
+        )
+        child = (
+            started.pid
+        )  # the object stays referenced: when it is dropped it collects the exit status that reap wants
         for fd in pass_fds:
             os.close(fd)
         alive = True
@@ -120,7 +123,7 @@ class Supervisor:
             if self._control in readable and not self._peer_lives():
                 break
         if alive:
-            self._end(child)
+            self._end(started.pid)
         kill_descendants()
         return 0
 

@@ -5,7 +5,7 @@ import importlib
 import inspect
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Protocol, cast
+from typing import NoReturn, Protocol, cast
 from uuid import UUID
 
 from pydantic import ValidationError
@@ -254,6 +254,6 @@ def _anyio_end(end: PipeEnd) -> object:
     return cast("object", type("ResourceEnd", (base,), methods)())
 
 
-def main() -> int:
+def main() -> NoReturn:
     """Run a host of such drivers. They are built on the event loop, as their own exporter does."""
-    return run(build, lambda _dotted: False, on_loop=True)
+    run(build, lambda _dotted: False, on_loop=True)

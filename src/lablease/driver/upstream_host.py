@@ -35,4 +35,4 @@ if __name__ == "__main__":
     enter_package()
     from lablease.driver.upstream import main
 
-    sys.exit(main())
+    main()
