@@ -3,7 +3,7 @@
 import asyncio
 import json
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -91,7 +91,7 @@ async def script() -> AsyncIterator[tuple[Script, KubeApi]]:
 
 
 @asynccontextmanager
-async def following(informer: Informer[str]) -> AsyncIterator[None]:
+async def following(informer: Informer[str]) -> AsyncGenerator[None]:
     task = asyncio.create_task(informer.run())
     try:
         await asyncio.wait_for(informer.synced.wait(), 5)

@@ -67,7 +67,7 @@ def install(api: Api, namespace: str, data: DataDir) -> DemoLab:
     exporter = _config(api, namespace, "exporters", BOARD, "ExporterConfig", authority)
     write_private(files.exporter_config, _yaml(exporter | {"export": _board(files)}))
     client = _config(api, namespace, "clients", CLIENT, "ClientConfig", authority)
-    write_private(files.client_config, _yaml(client | {"drivers": {"allow": [], "unsafe": True}}))
+    write_private(files.client_config, _yaml(client | {"drivers": {"unsafe": True}}))
     return files
 
 

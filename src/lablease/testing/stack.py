@@ -125,7 +125,7 @@ class Stack:
 
         def look() -> bool:
             assert process.alive, f"{process.name} ended ({process.popen.returncode}):\n{process.text()[-6000:]}"
-            return service.ready.problem() is None
+            return service.ready is None or service.ready.problem() is None
 
         eventually(look, f"{service.name} is ready", SERVICE_PATIENCE_SECONDS)
 
