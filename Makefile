@@ -11,7 +11,7 @@ WORKERS ?= 2
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # ---- set-up ---------------------------------------------------------------------------------------------------------
 
@@ -60,15 +60,18 @@ down: $(VENV)/.run ## stop them
 
 # ---- checks ---------------------------------------------------------------------------------------------------------
 
-.PHONY: check lint types contracts unit
-check: lint types contracts unit ## lint, types, import contracts, generated files, unit and property tests
+.PHONY: check lint mypy pyright contracts unit
+check: $(VENV)/.dev $(UPSTREAM)/.done ## lint, types, import contracts, generated files, unit and property tests
+	@$(MAKE) --no-print-directory -j3 -Otarget lint mypy pyright contracts unit
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: $(VENV)/.dev
+mypy: $(VENV)/.dev
 	$(BIN)/mypy
+
+pyright: $(VENV)/.dev
 	$(BIN)/pyright
 
 contracts: $(VENV)/.dev
@@ -78,13 +81,16 @@ contracts: $(VENV)/.dev
 unit: $(VENV)/.dev $(UPSTREAM)/.done
 	$(BIN)/pytest -q -n $(WORKERS) tests/unit tests/property
 
-.PHONY: test control-plane e2e rules mutation
+.PHONY: test binaries control-plane e2e rules mutation
 test: check rules control-plane e2e wheel ## everything: check, coverage of the rules, real control plane, real peers, wheel
 
-control-plane: $(VENV)/.dev ## tests on a real kube-apiserver and etcd
+binaries: $(VENV)/.run ## find or build etcd, kube-apiserver and kubectl
+	@$(BIN)/python -m lablease.embedded.prepare
+
+control-plane: $(VENV)/.dev binaries ## tests on a real kube-apiserver and etcd
 	$(BIN)/pytest -q tests/control_plane
 
-e2e: $(VENV)/.dev $(UPSTREAM)/.done ## tests with the published jmp 0.9.0 client and exporter
+e2e: $(VENV)/.dev $(UPSTREAM)/.done binaries ## tests with the published jmp 0.9.0 client and exporter
 	$(BIN)/pytest -q tests/e2e
 
 rules: $(VENV)/.dev ## every branch of model and rules is covered by unit and property tests
