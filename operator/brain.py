@@ -19,7 +19,9 @@ from lablease.model.client import parse_client
 from lablease.model.exporter import Exporter, parse_exporter
 from lablease.model.keys import Key
 from lablease.model.lease import parse_lease
+from lablease.model.meta import Meta
 from lablease.model.policy import parse_policy
+from lablease.operator.events import Event
 from lablease.operator.look import Look
 from lablease.operator.realm import Realm
 from lablease.operator.tokens import Keeper, owner_of
@@ -50,12 +52,14 @@ class Brain:
         keeper: Keeper,
         namespaces: Iterable[str] = (),
         presence: Callable[[str], Presence] = lambda _: Presence(),
+        tell: Callable[[Event], None] = lambda _: None,
     ) -> None:
         self.writing = True
         self._api = api
         self._keeper = keeper
         self._namespaces = frozenset(namespaces)
         self._presence = presence
+        self._tell = tell
         self._realms: dict[str, Realm] = {}
         self._versions = Versions()
         self._pool = Pool(self._settle)
@@ -140,11 +144,18 @@ class Brain:
             case Kind.CLIENT:
                 realm.client_seen(parse_client(raw))
             case Kind.POLICY:
-                realm.policy_seen(parse_policy(raw))
+                policy = parse_policy(raw)
+                realm.policy_seen(policy)
+                self._warn(kind, policy.meta, policy.problems)
             case Kind.SECRET:
                 owner = owner_of(raw["metadata"]["name"])
                 if owner is not None:
                     realm.token_seen(*owner, self._keeper.read(raw, clock.utc_now()))
+
+    def _warn(self, kind: Kind, meta: Meta, problems: Iterable[InvalidField]) -> None:
+        """Tell what is wrong with an object that has no conditions; the rest of it counts."""
+        for problem in problems:
+            self._tell(Event(kind, meta, "InvalidSpec", f"ignored: {problem}", clock.utc_now()))
 
     def _gone(self, realm: Realm, kind: Kind, name: str) -> None:
         match kind:

@@ -8,7 +8,9 @@ import contextlib
 import gc
 import importlib
 import logging
+import os
 import signal
+import socket
 import sys
 from collections.abc import Coroutine, Sequence
 from contextlib import AsyncExitStack
@@ -24,6 +26,7 @@ from lablease.obs.log import configure
 from lablease.obs.metrics import PrivatePort, new_registry
 from lablease.operator import keyring, plane
 from lablease.operator.brain import Brain
+from lablease.operator.events import Teller
 from lablease.operator.frontends import Frontends
 from lablease.operator.settings import Settings
 from lablease.operator.sweep import Sweep
@@ -51,7 +54,8 @@ class Operator:
         self.namespaces = namespaces
         keeper = Keeper(Issuer(key, settings.endpoint, settings.token_lifetime))
         self.frontends = Frontends(api, settings.system_namespace, lambda name: self.brain.frontend_changed(name))
-        self.brain = Brain(api, keeper, namespaces, self.frontends.presence)
+        self.teller = Teller(api, f"{socket.gethostname()}-{os.getpid()}")
+        self.brain = Brain(api, keeper, namespaces, self.frontends.presence, self.teller.tell)
         self.sweep = Sweep(api, self.brain, namespaces)
         self.following = asyncio.Event()
 
@@ -62,6 +66,7 @@ class Operator:
             self.brain.run(),
             self.frontends.run(),
             self.sweep.run(),
+            self.teller.run(),
             plane.keep_authorized(self.session, api.config),
             plane.follow(memo, self.namespaces, self.following),
         )
