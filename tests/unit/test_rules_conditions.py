@@ -44,14 +44,16 @@ def test_a_lease_that_never_waited_is_just_ready() -> None:
 
 def test_a_lease_that_waited_is_ready_last() -> None:
     before = stored(("Pending", "True", "NotAvailable"))
-    items = running(before, message="", exporter_online=True, now=NOON)
+    items = running(before, message="has e1", exporter_online=True, now=NOON)
     assert listed(items) == [("Pending", "False", "Ready"), ("Ready", "True", "Ready")]
+    assert [item.message for item in items] == ["the lease has an exporter", "has e1"]
 
 
 def test_an_exporter_that_goes_offline_is_said_before_ready_and_so_is_its_return() -> None:
     ready = stored(("Ready", "True", "Ready"))
     gone = running(ready, message="", exporter_online=False, now=NOON)
     assert listed(gone) == [("ExporterOnline", "False", "Offline"), ("Ready", "True", "Ready")]
+    assert gone[0].message == "the exporter is offline; the lease keeps it"
     off = stored(("Pending", "False", "Ready"), ("ExporterOnline", "False", "Offline"), ("Ready", "True", "Ready"))
     back = running(off, message="", exporter_online=True, now=NOON)
     assert listed(back) == [
@@ -59,6 +61,7 @@ def test_an_exporter_that_goes_offline_is_said_before_ready_and_so_is_its_return
         ("ExporterOnline", "True", "Ready"),
         ("Ready", "True", "Ready"),
     ]
+    assert back[1].message == "the exporter is online"
 
 
 @pytest.mark.parametrize(
@@ -88,6 +91,15 @@ def test_a_transition_has_the_time_of_the_last_change_of_truth() -> None:
     assert later[0].last_transition == NOON
     ready = running(before, message="", exporter_online=True, now=NOON + MINUTE)
     assert {item.last_transition for item in ready} == {NOON + MINUTE}
+    first = waiting(stored(), pending(LeaseReason.OFFLINE, ""), NOON + MINUTE)
+    assert first[0].last_transition == NOON + MINUTE
+
+
+@pytest.mark.parametrize("reason", [LeaseReason.RELEASED, LeaseReason.EXPIRED])
+def test_an_end_has_the_time_at_which_it_was_decided(reason: LeaseReason) -> None:
+    word = Word(LeaseCondition.READY, False, reason, "over")
+    over = ended(stored(("Ready", "True", "Ready")), word, NOON + MINUTE)
+    assert {(item.last_transition, item.message) for item in over} == {(NOON + MINUTE, "over")}
 
 
 def test_a_condition_says_which_generation_it_is_about() -> None:
@@ -104,6 +116,8 @@ def test_the_last_condition_is_the_decisive_one() -> None:
     found = decisive(items)
     assert found is not None
     assert (found.type, found.status) == ("Ready", Truth.TRUE)
+    three = stored(("Pending", "False", "Ready"), ("ExporterOnline", "True", "Ready"), ("Ready", "True", "Ready"))
+    assert decisive(three.status.conditions) is three.status.conditions[2]
     assert decisive(()) is None
 
 

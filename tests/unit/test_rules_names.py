@@ -66,6 +66,7 @@ def test_tags_up_to_the_maximum_are_fine() -> None:
 def test_a_tag_that_could_be_no_label_is_refused(tags: dict[str, str], words: str) -> None:
     with pytest.raises(InvalidField) as caught:
         check_tags(tags, "tags")
+    assert caught.value.field == "tags"
     assert words in caught.value.problem
 
 
@@ -87,6 +88,7 @@ def test_a_lab_may_allow_fewer_tags() -> None:
         ("k8s:system:serviceaccount:ci:runner", "ci-runner"),
         (f"dex:{'a' * 70}", "a" * 63),
         (f"dex:{'a' * 62}-b", "a" * 62),
+        ("dex:Xaver-X", "xaver-x"),
     ],
 )
 def test_the_object_name_of_a_user(user: str, name: str) -> None:
