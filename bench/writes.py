@@ -62,7 +62,7 @@ def with_stubs(stack: Stack, leases: int) -> None:
                 await exporter.until_taken(lease.name.rsplit("/", 1)[-1])
                 await caller.release(lease.name)
                 await asyncio.to_thread(stack.until_free, board.name)
-            report("stub client, stub exporter", leases, Tally(stack, begun))
+            report("stub client, stub exporter", leases, Tally(stack, begun, board.name))
 
     asyncio.run(use())
 
@@ -75,7 +75,7 @@ def with_published_peers(stack: Stack, leases: int) -> None:
     for _ in range(leases):
         stack.shell(client, "-l", f"board={board}", "--", "j", "power", "on").ok()
         stack.until_free(board.name)
-    report("jmp shell 0.9.0, jmp run 0.9.0", leases, Tally(stack, begun))
+    report("jmp shell 0.9.0, jmp run 0.9.0", leases, Tally(stack, begun, board.name))
 
 
 def speaker(stack: Stack, identity: Identity) -> Speaker:
@@ -88,9 +88,13 @@ def position(stack: Stack) -> int:
 
 
 class Tally:
-    """What the log says since a position in it."""
+    """What the log says since a position in it about leases and one exporter.
 
-    def __init__(self, stack: Stack, begun: int) -> None:
+    What is written about other exporters (that one has gone offline, say) is no cost of these leases.
+    """
+
+    def __init__(self, stack: Stack, begun: int, board: str) -> None:
+        self._board = board
         self.writes: Counter[str] = Counter()
         self.without_effect: Counter[str] = Counter()
         self.refused: Counter[str] = Counter()
@@ -107,7 +111,10 @@ class Tally:
         reference: Json = entry.get("objectRef") or {}
         what = "/".join(str(reference[key]) for key in ("resource", "subresource") if key in reference)
         label = f"{who.removeprefix(SERVICES).removeprefix('lablease-')} {entry['verb']} {what}"
+        if reference.get("resource") == "exporters" and reference.get("name", self._board) != self._board:
+            return
         if reference.get("apiGroup") != OURS:
+            label = " ".join(filter(None, (label, str(reference.get("apiGroup", "")))))
             if counts:
                 self.others[label] += 1
         elif entry["verb"] in WRITES:
