@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from lablease.model.exporter import Exporter
-from lablease.model.meta import Truth, condition
-from lablease.model.testing import MINUTE, NOON, SECOND, conditions, exporter
+from lablease.model.meta import Truth
+from lablease.model.testing import MINUTE, NOON, SECOND, conditions, exporter, metadata
 from lablease.rules.liveness import (
     Busy,
     Clean,
@@ -152,11 +152,14 @@ def test_conditions_whose_truth_is_right_are_left_as_they_are() -> None:
     assert exporter_conditions(there, connected=True, stuck=False, now=NOON + MINUTE) == there.conditions
 
 
-def test_a_changed_truth_has_the_time_of_the_change() -> None:
-    there = exporter(conditions=seen("False"))
-    changed = condition(exporter_conditions(there, connected=True, stuck=False, now=NOON + MINUTE), "Online")
-    assert changed is not None
-    assert changed.last_transition == NOON + MINUTE
+def test_a_changed_truth_has_the_time_and_the_generation_of_the_change() -> None:
+    there = exporter(
+        meta=metadata("e1", generation=5),
+        conditions=seen("False", "False", ("Stuck", "False", "Clean")),
+    )
+    changed = exporter_conditions(there, connected=True, stuck=True, now=NOON + MINUTE)
+    assert [item.type for item in changed] == ["Online", "Registered", "Stuck"]
+    assert {(item.last_transition, item.observed_generation) for item in changed} == {(NOON + MINUTE, 5)}
 
 
 def test_stuck_appears_when_it_is_true_and_stays_as_false() -> None:

@@ -24,6 +24,12 @@ def test_other_names_are_refused(name: str) -> None:
         check_object_name(name, "lease_id")
 
 
+def test_the_error_says_what_a_name_may_be() -> None:
+    with pytest.raises(InvalidField) as caught:
+        check_object_name("A", "lease_id")
+    assert caught.value.problem == "'A' must be lower-case letters, digits, '-' and '.', at most 253 characters"
+
+
 @pytest.mark.parametrize("key", ["a", "A.b_c-d", "x" * 63, "lab.example/a", "9"])
 def test_label_keys(key: str) -> None:
     assert check_label_key(key, "k") == key

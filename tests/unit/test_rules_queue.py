@@ -6,6 +6,7 @@ from typing import Any
 from lablease.model.durations import format_time
 from lablease.model.lease import Lease
 from lablease.model.testing import HOUR, MINUTE, NOON, SECOND, client, exporter, lease, metadata, policy, rule
+from lablease.rules.liveness import Presence
 from lablease.rules.queue import Place, place
 from lablease.rules.world import World
 
@@ -46,12 +47,19 @@ def test_who_wants_something_else_or_comes_later_is_not_ahead() -> None:
     mine = waiter("b", HOUR)
     others = (
         waiter("pinned", exporterRef={"name": "x"}, selector={}),
-        waiter("later", beginTime=format_time(NOON + HOUR)),
+        waiter("later", beginTime=format_time(NOON + SECOND), duration="9h"),
         waiter("released", release=True),
         waiter("broken", duration="1d"),
         waiter("stranger", clientRef={"name": "nobody"}),
     )
     assert place(mine, world(mine, *others), NOON) == Place(1, NOON + HOUR)
+
+
+def test_a_booking_is_ahead_from_its_begin_on() -> None:
+    mine, booked = waiter("b", HOUR), waiter("booked", beginTime=format_time(NOON + SECOND), duration="9h")
+    here = world(mine, booked)
+    assert place(mine, here, NOON) == Place(1, NOON + HOUR)
+    assert place(mine, here, NOON + SECOND) == Place(2, NOON + 2 * HOUR)
 
 
 def test_a_higher_priority_is_ahead() -> None:
@@ -67,6 +75,8 @@ def test_the_estimate_ignores_exporters_that_are_away_and_never_lies_in_the_past
     mine = waiter("a")
     here = world(mine, busy=(("e1", -MINUTE),))
     here.put_exporter(exporter("e0", session=None))
+    here.put_exporter(exporter("e2"))
+    here.presences["e2"] = Presence(lost=NOON - MINUTE)
     assert place(mine, here, NOON) == Place(1, NOON)
     idle = world(mine, busy=())
     idle.put_exporter(exporter("e1"))

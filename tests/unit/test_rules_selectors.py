@@ -78,6 +78,13 @@ def test_a_text_that_is_no_selector_is_refused_with_what_is_wrong(text: str, wor
     assert words in caught.value.problem
 
 
+@pytest.mark.parametrize(("text", "found"), [("a in (x", "the end"), ("a b", "'b'")])
+def test_a_syntax_error_says_what_was_found_and_gives_an_example(text: str, found: str) -> None:
+    with pytest.raises(InvalidField) as caught:
+        parse(text, "s")
+    assert str(caught.value) == f"s: unexpected {found}: write for example board=rpi4,site in (lab1,lab2),!broken"
+
+
 def test_the_longest_text_is_read() -> None:
     text = ",".join([f"k{number}={'v' * 60}" for number in range(240)]).ljust(16_384)
     assert len(parse(text, "s").match_labels) == 240

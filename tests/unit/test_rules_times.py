@@ -91,6 +91,37 @@ def test_what_an_update_makes_of_stored_times(stored: Times, request_: Times, as
     assert amend(stored, request_, assigned=assigned) == result
 
 
+OURS = Fields("from", "to", "for")
+
+
+@pytest.mark.parametrize(
+    ("stored", "request_", "assigned", "text"),
+    [
+        (Times(duration=D), Times(end=E), False, "for: is required, unless both from and to are given"),
+        (Times(duration=D), Times(begin=B, end=B), False, "to: must be after from"),
+        (Times(B, E, D), Times(duration=2 * D), False, "for: 2h0m0s does not agree with from and to, which are 1h0m0s"),
+        (
+            Times(begin=B, duration=D),
+            Times(begin=LATE, duration=D),
+            True,
+            "from: cannot change any more: the lease has",
+        ),
+        (
+            Times(duration=D),
+            Times(end=datetime.min.replace(tzinfo=UTC), duration=D),
+            False,
+            "for: is longer than all time before to",
+        ),
+    ],
+)
+def test_an_update_is_refused_in_the_words_of_its_author(
+    stored: Times, request_: Times, assigned: bool, text: str
+) -> None:
+    with pytest.raises(InvalidField) as caught:
+        amend(stored, request_, assigned=assigned, fields=OURS)
+    assert str(caught.value).startswith(text)
+
+
 @pytest.mark.parametrize(
     ("stored", "request_", "assigned", "field"),
     [
