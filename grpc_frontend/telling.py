@@ -31,13 +31,21 @@ Word = Held | Free
 
 
 def word(exporter: Exporter, lease: Lease | None) -> Word:
-    """Return what holds; ``lease`` is the one that the exporter's slot names, None if it does not exist."""
+    """Return what holds; ``lease`` is the one that the exporter's slot names, None if it is not known (yet).
+
+    Of a lease that is known to be deleted say ``over`` instead.
+    """
     grant = grant_of(exporter, lease)
     if grant is not None and lease is not None:
         return Held(grant.lease, grant.number, grant.client, grant.end, lease.spec.context)
     if exporter.lease is None or (lease is not None and lease.status.grant == exporter.grant):
         return Free(exporter.grant)
     return _before(exporter.grant)
+
+
+def over(exporter: Exporter) -> Free:
+    """The last grant of the exporter is over, whatever its slot still names: the lease does not exist any more."""
+    return Free(exporter.grant)
 
 
 def settled(exporter: Exporter, lease: Lease | None) -> bool:

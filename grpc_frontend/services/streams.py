@@ -15,7 +15,7 @@ from lablease.grpc_frontend.parts import Parts, rung
 from lablease.grpc_frontend.records import secret_token
 from lablease.grpc_frontend.sessions import OpenSession, last_seen_due
 from lablease.grpc_frontend.store import until_back
-from lablease.grpc_frontend.telling import Held, Word, next_words, settled, word
+from lablease.grpc_frontend.telling import Held, Word, next_words, over, settled, word
 from lablease.grpc_frontend.tunnels import AGAIN_SECONDS, Half, to_invite
 from lablease.model.exporter import Exporter
 from lablease.model.grant import Grant
@@ -54,7 +54,7 @@ class ExporterStreams:
             session, exporter = await self._parts.sessions.open(caller.key)
             try:
                 if not settled(exporter, self._lease_in(exporter)):
-                    await self._read_lease_in(exporter)
+                    await self._what_holds(exporter, live=True)
                 told: Word | None = None
                 while not self._parts.draining.is_set():
                     bell.clear()
@@ -82,7 +82,7 @@ class ExporterStreams:
             log.info("token.renewed", exporter=caller.key.name)
 
     async def _tell(self, exporter: Exporter, told: Word | None, send: Send[pb.StatusResponse]) -> Word:
-        now = word(exporter, self._lease_in(exporter))
+        now = await self._what_holds(exporter)
         for item in next_words(told, now, exporter.status):
             await send(status_response(item))
             told = item
@@ -168,15 +168,21 @@ class ExporterStreams:
     def _lease_in(self, exporter: Exporter) -> Lease | None:
         return self._store.leases.get(Key(exporter.key.namespace, exporter.lease)) if exporter.lease else None
 
-    async def _read_lease_in(self, exporter: Exporter) -> None:
-        """Read the lease in the slot live, so that the first word on a stream is not from a late look."""
-        if exporter.lease is None:
-            return
+    async def _what_holds(self, exporter: Exporter, *, live: bool = False) -> Word:
+        """Compare the slot with the lease that it names; ``live`` asks the API server and not the cache.
+
+        A lease that the cache does not have is asked for live in any case: a late look and a deletion look alike there,
+        and an exporter that is told nothing of a deletion would keep its session for ever.
+        """
+        lease = self._lease_in(exporter)
+        if exporter.lease is None or (lease is not None and not live):
+            return word(exporter, lease)
         key = Key(exporter.key.namespace, exporter.lease)
         try:
-            await until_back(partial(self._store.read_lease, key))
+            return word(exporter, await until_back(partial(self._store.read_lease, key)))
         except NotFound:
             log.info("slot.names_no_lease", exporter=exporter.key.name, lease=exporter.lease)
+            return over(exporter)
 
 
 def status_response(item: Word) -> pb.StatusResponse:

@@ -213,8 +213,13 @@ def test_nothing_of_ours_is_left_on_what_people_own(stack: Stack, board: Identit
 def test_deleting_a_lease_frees_its_exporter(stack: Stack, board: Identity, client: Identity) -> None:
     name = stack.create_lease(client, on(board), duration="1h")
     stack.until_ready(name)
+    stack.kube.until("exporters", board.name, is_serving, "serves its lease")
     stack.kubectl("delete", "leases.jumpstarter.dev", name, "--timeout=10s").ok()
     stack.until_free(board.name)
+
+
+def is_serving(exporter: Json) -> bool:
+    return bool(exporter["status"].get("exporterStatus") == "LeaseReady")
 
 
 def test_an_exporter_that_is_deleted_ends_its_lease_and_leaves_the_history(

@@ -3,7 +3,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from lablease.grpc_frontend.telling import Free, Held, Word, next_words, settled, word
+from lablease.grpc_frontend.telling import Free, Held, Word, next_words, over, settled, word
 from lablease.model.exporter import Exporter, ExporterStatus
 from lablease.model.keys import Key
 from lablease.model.lease import Lease, LeaseSpec, LeaseStatus
@@ -96,3 +96,9 @@ def test_a_slot_whose_lease_has_another_grant_may_be_a_late_look() -> None:
     assert settled(exporter("l", 7), lease(7, ended=True))
     assert not settled(exporter("l", 7), lease(5))
     assert not settled(exporter("l", 7), None)
+
+
+def test_a_deleted_lease_ends_the_grant_that_the_slot_still_names() -> None:
+    """One less would be the end of the grant before: the agent would ignore it and keep its session."""
+    assert word(exporter("a", 5), None) == Free(4)
+    assert over(exporter("a", 5)) == Free(5)
