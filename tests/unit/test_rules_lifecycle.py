@@ -325,6 +325,38 @@ class TestAnEditOfARunningLease:
         )
         assert self.edited(here, duration="90m") == Run(cut, "has exporter e1", None)
 
+    def test_that_gives_only_an_end_is_cut_as_any_other(self) -> None:
+        here = world()
+        here.put_policy(policy("p", rule(maximumDuration="90m")))
+        found = self.edited(here, duration=None, endTime=format_time(NOON + 3 * HOUR))
+        assert isinstance(found, Run)
+        assert found.until == found.notice == NOON + 90 * MINUTE
+
+    def test_never_makes_it_run_beyond_the_end_that_it_asks_for(self) -> None:
+        here = world(exporters=(slot(),))
+        here.put_policy(policy("p", rule(maximumDuration="90m")))
+        meta = metadata("l1", generation=2, created=NOON - HOUR)
+        found = step(lease(meta=meta, status=holding(), duration=None, endTime=format_time(NOON + HOUR)), here)
+        assert isinstance(found, Run)
+        assert found.until == NOON + HOUR
+
+    @pytest.mark.parametrize(("board", "goes_on"), [("rpi4", True), ("x86", False)])
+    def test_is_judged_by_the_policies_of_its_exporter(self, board: str, goes_on: bool) -> None:
+        here = world()
+        here.put_policy(policy("p", rule(), exporters={"board": board}))
+        assert isinstance(self.edited(here, duration="3h"), Run if goes_on else End)
+
+    def test_is_not_cut_for_a_maximum_that_another_rule_or_another_exporter_has(self) -> None:
+        here = world()
+        here.put_policy(
+            policy("p", rule(maximumDuration="90m"), rule(maximumDuration="4h"), exporters={"board": "rpi4"})
+        )
+        here.put_policy(policy("q", rule(maximumDuration="9h"), exporters={"board": "x86"}))
+        assert self.edited(here, duration="3h") == Run(NOON + 3 * HOUR, "has exporter e1", None)
+        found = self.edited(here, duration="5h")
+        assert isinstance(found, Run)
+        assert found.until == found.notice == NOON + 4 * HOUR
+
     def test_of_a_lease_with_a_begin_is_cut_from_that_begin(self) -> None:
         here = world()
         here.put_policy(policy("p", rule(maximumDuration="90m")))
