@@ -74,9 +74,14 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What must be idle for five minutes begins first and is looked at last."""
+    """What must be idle for five minutes begins first, after what restarts services, and is looked at last."""
+    restarts, begins, others, looks = range(4)
 
     def turn(item: pytest.Item) -> int:
-        return {"test_idle_things_were_started": 0, "test_five_idle_minutes_cost_no_connection": 2}.get(item.name, 1)
+        if item.path.stem == "test_frontend_raw_restart":
+            return restarts
+        return {"test_idle_things_were_started": begins, "test_five_idle_minutes_cost_no_connection": looks}.get(
+            item.name, others
+        )
 
     items.sort(key=turn)
