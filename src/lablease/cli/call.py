@@ -19,9 +19,6 @@ from lablease.client.errors import ClientError
 from lablease.client.session import Session, open_session
 from lablease.client.tree import DriverNode
 
-REPORT_VARIABLE = "LABLEASE_REPORT"
-"""Set by ``lablease shell``: a file with the exporter's report, so that a call need not ask for it."""
-
 
 @click.command(
     context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
@@ -66,8 +63,9 @@ async def _session(who: Who, lease_name: str | None) -> AsyncGenerator[Session]:
     """Open the session that was asked for, with its driver tree."""
     host, here = os.environ.get("JUMPSTARTER_HOST"), os.environ.get("JMP_LEASE")
     if host and lease_name in {None, here}:
-        async with open_session(host) as session:
-            if report := _kept_report():
+        nearest, report = _kept(host)
+        async with open_session(nearest) as session:
+            if report:
                 session.adopt(report)
             else:
                 await session.load()
@@ -79,9 +77,10 @@ async def _session(who: Who, lease_name: str | None) -> AsyncGenerator[Session]:
         raise ClientError("no lease: run this inside `lablease shell`, or name one with --lease or JMP_LEASE")
 
 
-def _kept_report() -> bytes:
-    path = os.environ.get(REPORT_VARIABLE)
-    return Path(path).read_bytes() if path and Path(path).exists() else b""
+def _kept(host: str) -> tuple[str, bytes]:
+    """Return the socket and the report that `lablease shell` keeps beside its tunnel, else the tunnel and nothing."""
+    socket, report = Path(host).with_name("shared"), Path(host).with_name("report")
+    return (str(socket), report.read_bytes()) if socket.is_socket() and report.exists() else (host, b"")
 
 
 @asynccontextmanager

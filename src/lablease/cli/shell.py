@@ -76,11 +76,13 @@ def shell(
 
 async def _shell(who: Who, wanted: Wanted, command: tuple[str, ...], progress: Progress) -> int:
     from lablease.client.connect import connect_exporter
+    from lablease.client.sharing import SOCKET_NAME, shared
 
     async with who.controller(_PATIENCE) as controller, AsyncExitStack() as stack:
         held = await _get(stack, controller, wanted, progress)
         progress.acquired(held.info)
         session, tunnel = await stack.enter_async_context(connect_exporter(held, progress.state, progress.trouble))
+        await stack.enter_async_context(shared(session.channel, tunnel.path.with_name(SOCKET_NAME)))
         logs = asyncio.create_task(_print_logs(session, wanted.exporter_logs))
         stack.callback(logs.cancel)
         code = await _run(held, session, tunnel, command, progress)
@@ -114,14 +116,14 @@ async def _only_lease(controller: Controller) -> str:
 async def _run(held: HeldLease, session: Session, tunnel: Tunnel, command: tuple[str, ...], progress: Progress) -> int:
     from lablease.cli.child import run_child, shell_command
     from lablease.client.errors import ServiceError
+    from lablease.client.sharing import REPORT_NAME
 
     try:
         labels = dict((await held.controller.get_exporter(held.info.exporter)).labels)
     except ServiceError:
         labels = {}  # only JMP_EXPORTER_LABELS needs them
     drivers = held.controller.config.drivers
-    report = tunnel.path.with_name("report")
-    report.write_bytes(session.report)
+    tunnel.path.with_name(REPORT_NAME).write_bytes(session.report)
     env = {
         "JUMPSTARTER_HOST": str(tunnel.path),
         "JMP_LEASE": held.info.name,
@@ -129,7 +131,6 @@ async def _run(held: HeldLease, session: Session, tunnel: Tunnel, command: tuple
         "JMP_EXPORTER_LABELS": ",".join(f"{k}={v}" for k, v in sorted(labels.items())),
         "JMP_DRIVERS_ALLOW": "UNSAFE" if drivers.unsafe else ",".join(drivers.allow),
         "_JMP_SUPPRESS_DRIVER_WARNINGS": "1",
-        "LABLEASE_REPORT": str(report),
     }
     argv, more = shell_command(held.info.exporter, held.controller.config.shell.use_profiles)
     return await run_child(command or argv, {**os.environ, **env, **({} if command else more)}, held, progress)

@@ -19,8 +19,10 @@ from lablease.client.waiting import Acquired, Refused, Waiting, judge
 
 log = logging.getLogger(__name__)
 
-HOLD = timedelta(seconds=20)
-"""How long a server that can do so is asked to hold an answer without news."""
+HOLD = timedelta(seconds=10)
+"""How long a server that can do so is asked to hold back an answer while the lease waits."""
+FIRST_HOLD = timedelta(seconds=1)
+"""The same for the first look, so that somebody who has to wait is soon told why."""
 
 _QUICK_SECONDS = 0.5  # an answer faster than this was not held: then the pause between looks is ours
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0
@@ -100,7 +102,7 @@ async def _wait(controller: Controller, name: str, on_wait: OnWait) -> LeaseInfo
     while True:
         asked = clock()
         try:
-            info = await controller.get_lease(name, HOLD)
+            info = await controller.get_lease(name, HOLD if info else FIRST_HOLD)
         except ServiceError as error:
             if error.code != "UNAVAILABLE" or info is None:
                 raise

@@ -75,6 +75,7 @@ class Session:
     """One connection to an exporter. ``root`` is empty until ``load`` was awaited; ``report`` is what it came from."""
 
     def __init__(self, channel: grpc.aio.Channel, metadata: Metadata = ()) -> None:
+        self.channel = channel
         self._exporter = ExporterServiceStub(channel)
         self._router = RouterServiceStub(channel)
         self._metadata = metadata

@@ -225,13 +225,13 @@ async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
                 yield line
 
 
-async def connect(kubeconfig: Path | None, user_agent: str = "lablease") -> KubeApi:
+async def connect(kubeconfig: Path | None, user_agent: str = "lablease", context: str | None = None) -> KubeApi:
     """Open a session to the API server of a kubeconfig, or of the pod that we run in. Nothing is sent yet.
 
     Raises:
         InvalidField: the kubeconfig is not usable.
     """
-    config = await asyncio.to_thread(load, kubeconfig)
+    config = await asyncio.to_thread(load, kubeconfig, context)
     session = aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0),
         cookie_jar=aiohttp.DummyCookieJar(),

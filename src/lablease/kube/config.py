@@ -33,13 +33,13 @@ class KubeConfig:
         return self.token
 
 
-def load(kubeconfig: Path | None) -> KubeConfig:
-    """Return the current context of a kubeconfig file, or the pod's own identity where no file is named.
+def load(kubeconfig: Path | None, context: str | None = None) -> KubeConfig:
+    """Return a context of a kubeconfig file (the current one unless named), or the pod's own identity without a file.
 
     Raises:
         InvalidField: the file is missing or lacks something; the field is its path inside the file.
     """
-    return _in_cluster() if kubeconfig is None else _from_file(kubeconfig)
+    return _in_cluster() if kubeconfig is None else _from_file(kubeconfig, context)
 
 
 def _in_cluster() -> KubeConfig:
@@ -56,14 +56,14 @@ def _in_cluster() -> KubeConfig:
     )
 
 
-def _from_file(path: Path) -> KubeConfig:
+def _from_file(path: Path, named: str | None) -> KubeConfig:
     try:
         raw = as_mapping(yaml.safe_load(path.read_text("utf-8")), str(path))
     except OSError as error:
         raise InvalidField("kubeconfig", f"cannot read {path}: {error.strerror}") from None
     except yaml.YAMLError as error:
         raise InvalidField("kubeconfig", f"{path} is no YAML: {error}") from None
-    current = as_string(raw.get("current-context"), "current-context")
+    current = named or as_string(raw.get("current-context"), "current-context")
     context = _named(raw, "contexts", "context", current)
     cluster = _named(raw, "clusters", "cluster", as_string(context.get("cluster"), "cluster"))
     user = _named(raw, "users", "user", as_string(context.get("user"), "user"))
