@@ -154,13 +154,18 @@ def test_a_serial_console_bears_ten_megabytes_each_way(stack: Stack, tmp_path: P
 
 
 def be_a_device(device: int, received: bytearray) -> None:
-    """Listen, and talk at the same time from the first byte on: what was said before anybody listened may be lost."""
+    """Listen, and talk at the same time from the first byte on: what was said before anybody listened may be lost.
+
+    The last byte says that all was heard: a console has no end of file, and the published client drops what is still on
+    its way when its command ends.
+    """
     received += os.read(device, 65536)
-    talk = threading.Thread(target=write_pty, args=(device, ANSWER), daemon=True)
+    talk = threading.Thread(target=write_pty, args=(device, ANSWER[:-1]), daemon=True)
     talk.start()
     while len(received) < len(QUESTION):
         received += os.read(device, 65536)
     talk.join()
+    write_pty(device, ANSWER[-1:])
 
 
 def write_pty(device: int, data: bytes) -> None:
