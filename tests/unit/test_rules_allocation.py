@@ -1,6 +1,6 @@
 """Who gets which exporter."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -8,7 +8,7 @@ import pytest
 from lablease.model.durations import format_time
 from lablease.model.lease import Lease
 from lablease.model.testing import HOUR, MINUTE, NOON, SECOND, client, exporter, lease, metadata, policy, rule
-from lablease.rules.allocation import Match, Room, assign, claim, offer, turn_of
+from lablease.rules.allocation import Match, Room, assign, claim, microseconds, offer, turn_of
 from lablease.rules.lifecycle import Queue, lease_step
 from lablease.rules.matching import Request
 from lablease.rules.policy import Approval
@@ -78,6 +78,12 @@ def test_a_group_that_can_go_nowhere_else_displaces_a_younger_one() -> None:
     assert answer(here, waiter("young", SECOND), pinned) == {"pinned": "e1", "young": "e2"}
 
 
+def test_the_displaced_lease_gets_what_it_likes_next() -> None:
+    here = world(exporter("e1", grant=1), exporter("e2", grant=2), exporter("e3", grant=3))
+    pinned = waiter("pinned", exporterRef={"name": "e1"})
+    assert answer(here, waiter("young", SECOND), pinned) == {"pinned": "e1", "young": "e2"}
+
+
 def test_the_displaced_lease_displaces_in_its_turn() -> None:
     here = world(exporter("e1", grant=1), exporter("e2", grant=2))
     leases = [waiter("p1", exporterRef={"name": "e1"}), waiter("m", SECOND), waiter("z", 2 * SECOND)]
@@ -135,9 +141,43 @@ def test_an_exporter_that_is_kept_is_left_alone_by_those_who_must() -> None:
     assert answer(alone, waiter("a"), waiter("b", SECOND), blocked=blocked) == {"b": "e1"}
 
 
+def test_whether_an_exporter_is_kept_depends_on_how_one_may_have_it() -> None:
+    here = world(exporter("e1", grant=1), exporter("e2", grant=2))
+    here.put_policy(policy("p", rule(RED, priority=1), rule(BLUE, priority=2)))
+
+    def blocked(name: str, on: str, approval: Approval) -> bool:
+        return approval == Approval(2)
+
+    assert answer(here, waiter("a"), waiter("b", clientRef={"name": "bob"}), blocked=blocked) == {"a": "e1"}
+
+
+def test_who_waits_in_a_group_does_not_ask_again_for_what_one_before_it_took() -> None:
+    asked: list[tuple[str, str]] = []
+
+    def blocked(name: str, on: str, _: Approval) -> bool:
+        asked.append((name, on))
+        return False
+
+    here = world(exporter("e1", grant=1), exporter("e2", grant=2), exporter("e3", grant=3))
+    answer(here, waiter("a"), waiter("b", SECOND), waiter("c", 2 * SECOND), waiter("d", 3 * SECOND), blocked=blocked)
+    assert asked == [("a", "e1"), ("b", "e2"), ("c", "e3")]
+
+
+def test_what_was_passed_only_for_a_booking_is_open_to_the_next_of_the_group() -> None:
+    here = world(exporter("e1", grant=1), exporter("e2", grant=2), exporter("e3", grant=3))
+
+    def blocked(name: str, on: str, _: Approval) -> bool:
+        return name in ("a", "b") and on in ("e1", "e2")
+
+    leases = [waiter("a"), waiter("b", SECOND), waiter("c", 2 * SECOND), waiter("d", 3 * SECOND)]
+    assert answer(here, *leases, blocked=blocked) == {"a": "e3", "c": "e1", "d": "e2"}
+
+
 def test_claims_are_compared_exactly() -> None:
     assert claim(Approval(2), (10**15, "a")) == (False, 10**15 - 2 * 900_000_000, "a")
     assert turn_of(waiter("a", 1 * SECOND))[0] - turn_of(waiter("a"))[0] == 1_000_000
+    last = datetime.max.replace(tzinfo=UTC)
+    assert microseconds(last) - microseconds(last - timedelta(microseconds=1)) == 1
 
 
 class TestTheRoom:

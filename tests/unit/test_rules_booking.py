@@ -10,6 +10,7 @@ from lablease.model.lease import Lease
 from lablease.model.testing import HOUR, MINUTE, NOON, SECOND, client, exporter, lease, metadata, policy, rule
 from lablease.rules.booking import Booking, Keeps, is_blocked, keeps
 from lablease.rules.lifecycle import Later, Queue, lease_step
+from lablease.rules.liveness import Presence
 from lablease.rules.policy import Approval
 from lablease.rules.world import World
 
@@ -96,6 +97,11 @@ def test_a_booking_whose_begin_has_come_still_has_its_exporter_kept() -> None:
 def test_an_exporter_that_is_away_is_kept_for_nobody() -> None:
     here = world(exporter("e1", session=None))
     assert keeps([booking(here, "b", HOUR)], here, NOON) == {}
+    lost = world(exporter("e1"))
+    lost.presences["e1"] = Presence(lost=NOON)
+    item = booking(lost, "b", HOUR)
+    assert kept(keeps([item], lost, NOON + 14 * SECOND)) == {"e1": ["b"]}
+    assert keeps([item], lost, NOON + 15 * SECOND) == {}
 
 
 def test_a_higher_priority_makes_a_better_choice() -> None:

@@ -165,12 +165,35 @@ class TestALeaseThatWaits:
         assert isinstance(found, Refuse)
         assert found.until is None
 
-    def test_that_cannot_be_met_ends_after_four_seconds_if_a_front_end_made_it(self) -> None:
-        item = lease(meta=metadata("l1", labels=FRONTEND), selector={"matchLabels": {"board": "x"}})
+    @pytest.mark.parametrize(
+        ("spec", "why"),
+        [
+            ({"selector": {"matchLabels": {"board": "x"}}}, LeaseReason.SELECTOR_MISMATCH),
+            ({"duration": "1d"}, LeaseReason.INVALID_DURATION),
+            ({"clientRef": {"name": "bob"}}, LeaseReason.INVALID_CLIENT),
+        ],
+    )
+    def test_that_cannot_be_met_ends_after_four_seconds_if_a_front_end_made_it(
+        self, spec: dict[str, Any], why: LeaseReason
+    ) -> None:
+        item = lease(meta=metadata("l1", labels=FRONTEND), **spec)
         found = step(item, after=4 * SECOND - TICK)
         assert isinstance(found, Refuse)
         assert found.until == NOON + 4 * SECOND
-        assert reason(step(item, after=4 * SECOND)) == (End, LeaseReason.SELECTOR_MISMATCH)
+        assert reason(step(item, after=4 * SECOND)) == (End, why)
+
+    @pytest.mark.parametrize(
+        ("labels", "wait", "until"),
+        [(FRONTEND, "2s", 2 * SECOND), (FRONTEND, "9s", 4 * SECOND), ({}, "2s", 2 * SECOND), ({}, "9s", 9 * SECOND)],
+    )
+    @pytest.mark.parametrize("spec", [{"clientRef": {"name": "bob"}}, {"exporterRef": {"name": "e9"}}])
+    def test_that_cannot_be_met_stays_open_no_longer_than_it_would_wait(
+        self, spec: dict[str, Any], labels: dict[str, str], wait: str, until: timedelta
+    ) -> None:
+        found = step(lease(meta=metadata("l1", labels=labels), waitTimeout=wait, **spec))
+        assert isinstance(found, Refuse)
+        assert found.until == NOON + until
+        assert found.word.type in (LeaseCondition.INVALID, LeaseCondition.UNSATISFIABLE)
 
     def test_of_another_origin_stays_open(self) -> None:
         item = lease(meta=metadata("l1", labels={"lablease.dev/origin": "x"}), duration="1d")
@@ -412,6 +435,20 @@ class TestTheSlotOfALeaseThatIsOver:
         here.presences["e1"] = Presence(NOON - MINUTE)
         assert slot_step(there, here, NOON) == Free()
 
+    def test_whose_end_nobody_saw_counts_from_now(self) -> None:
+        there = slot(exporterStatus="AfterLeaseHook")
+        here = world(exporters=(there,))
+        assert slot_step(there, here, NOON + HOUR) == Wait(stuck_at=NOON + HOUR + 5 * MINUTE)
+
+    def test_is_freed_at_once_if_nobody_was_told_of_the_grant(self) -> None:
+        there = slot(exporterStatus="LeaseReady")
+        assert slot_step(there, world(lease(release=True), exporters=(there,)), NOON) == Free()
+
+    def test_of_a_lease_that_runs_elsewhere_is_kept_while_the_exporter_cleans_up(self) -> None:
+        there = slot(exporterStatus="AfterLeaseHook")
+        here = world(lease(status=holding(exporterRef={"name": "e2"})), exporters=(there, exporter("e2")))
+        assert slot_step(there, here, NOON) == Wait(stuck_at=NOON + 5 * MINUTE)
+
     def test_of_a_lease_that_runs_elsewhere_is_freed(self) -> None:
         there = slot()
         here = world(lease(status=holding(exporterRef={"name": "e2"})), exporters=(there, exporter("e2")))
@@ -554,6 +591,14 @@ class TestTheWordAtTheEnd:
         found = step(item, here, after * HOUR)
         assert isinstance(found, End | Refuse)
         assert found.word == Word(LeaseCondition(kind[0]), kind[1], LeaseReason(why), message)
+
+    def test_names_the_policies_that_would_be_needed(self) -> None:
+        here = world()
+        here.put_policy(policy("p", rule({"team": "blue"}, description="the blue team")))
+        found = step(lease(), here)
+        assert isinstance(found, Refuse)
+        text = "no policy lets client alice have e1; policies are for: the blue team"
+        assert found.word == Word(LeaseCondition.UNSATISFIABLE, True, LeaseReason.NO_ACCESS, text)
 
     def test_names_the_client_and_the_exporter_that_no_policy_brings_together(self) -> None:
         here = world(exporters=(slot(),))

@@ -4,9 +4,10 @@ from typing import Any
 
 import pytest
 
+from lablease.model.exporter import Exporter
 from lablease.model.lease import LeaseReason
 from lablease.model.testing import client, exporter, lease, metadata, policy, rule
-from lablease.rules.matching import refusal, request_of
+from lablease.rules.matching import choices, refusal, request_of
 from lablease.rules.policy import Approval
 from lablease.rules.world import World
 
@@ -38,6 +39,32 @@ def test_candidates_are_all_that_match() -> None:
 def test_a_selector_without_labels_looks_at_all() -> None:
     found = candidates(world(), selector={"matchExpressions": [{"key": "board", "operator": "Exists"}]})
     assert set(found) == {"rpi-1", "rpi-2", "x86-1"}
+
+
+@pytest.mark.parametrize("labels", [{"board": "rpi4", "site": "a"}, {"arch": "arm", "board": "rpi4", "site": "a"}])
+def test_only_exporters_with_the_rarest_label_are_looked_at(labels: dict[str, str]) -> None:
+    looked: list[str] = []
+
+    class Watched(dict[str, Exporter]):
+        def get(self, name: str, default: Any = None) -> Any:
+            looked.append(name)
+            return super().get(name, default)
+
+    here = world()
+    for name in ("a-1", "a-2"):
+        here.put_exporter(exporter(name, meta=metadata(name, labels={"arch": "arm"})))
+    here.put_exporter(exporter("rpi-1", meta=metadata("rpi-1", labels={"board": "rpi4", "site": "a", "arch": "arm"})))
+    here.exporters = Watched(here.exporters)
+    request = request_of(lease(selector={"matchLabels": labels}), client(), here.access)
+    assert list(choices(request, here, here.access)) == ["rpi-1"]
+    assert looked == ["rpi-1"]
+
+
+def test_leases_of_different_clients_form_groups_of_their_own() -> None:
+    here, other = world(), client("bob", labels={"team": "red"})
+    mine = request_of(lease(), here.clients["alice"], here.access)
+    assert mine == request_of(lease("l2"), here.clients["alice"], here.access)
+    assert mine != request_of(lease("l2", clientRef={"name": "bob"}), other, here.access)
 
 
 def test_a_pin_and_a_selector_must_both_match() -> None:
@@ -186,6 +213,15 @@ class TestTheWorldKeepsCandidatesUpToDate:
         for number in range(5):
             assert candidates(here, selector={"matchLabels": {"board": f"b{number}"}}) == {}
         assert set(candidates(here)) == {"rpi-1", "rpi-2"}
+
+    def test_and_forgets_all_when_one_more_is_asked_for(self, here: World, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("lablease.rules.world._MAXIMUM_REQUESTS", 2)
+        usual = request_of(lease(), here.clients["alice"], here.access)
+        first = here.choices_for(usual)
+        candidates(here, selector={"matchLabels": {"board": "b1"}})
+        assert here.choices_for(usual) is first
+        candidates(here, selector={"matchLabels": {"board": "b2"}})
+        assert here.choices_for(usual) is not first
 
 
 def test_the_world_finds_leases_by_client_exporter_and_slot() -> None:

@@ -78,7 +78,7 @@ def test_a_text_that_is_no_selector_is_refused_with_what_is_wrong(text: str, wor
     assert words in caught.value.problem
 
 
-@pytest.mark.parametrize(("text", "found"), [("a in (x", "the end"), ("a b", "'b'")])
+@pytest.mark.parametrize(("text", "found"), [("a in (x", "the end"), ("a=1,", "the end"), ("a b", "'b'")])
 def test_a_syntax_error_says_what_was_found_and_gives_an_example(text: str, found: str) -> None:
     with pytest.raises(InvalidField) as caught:
         parse(text, "s")

@@ -7,6 +7,7 @@ import pytest
 from lablease.model.testing import MINUTE, NOON, SECOND, client, exporter, lease, policy, rule
 from lablease.rules.liveness import Presence
 from lablease.rules.matching import request_of
+from lablease.rules.policy import Approval
 from lablease.rules.world import Ended, World
 
 TICK = timedelta(microseconds=1)
@@ -100,9 +101,12 @@ def test_an_exporter_that_may_be_had_again_is_a_candidate_again() -> None:
     here.put_exporter(exporter("e1", spec={"enabled": False}))
     assert dict(found) == {}
     here.put_exporter(exporter("e1"))
-    assert list(found) == ["e1"]
+    assert found == {"e1": Approval()}
     assert here.choices_for(request) is found
 
 
-def test_a_world_is_about_one_namespace() -> None:
-    assert World("lab").namespace == "lab"
+def test_a_new_world_is_about_one_namespace_and_empty() -> None:
+    here = World("lab")
+    assert here.namespace == "lab"
+    assert [here.leases, here.ended, here.exporters, here.clients, here.policies] == [{}] * 5
+    assert [here.promises, here.presences, here.vacated] == [{}] * 3

@@ -76,7 +76,8 @@ def _late(exporter: Exporter, booking: Booking, world: World, now: datetime) -> 
 
 
 def _overlaps(kept: tuple[Kept, ...], booking: Booking) -> bool:
-    return any(item.begin < booking.end and booking.begin < item.end for item in kept)
+    """True if one that begins no later, as all that were kept before do, is not over at its begin."""
+    return any(booking.begin < item.end for item in kept)
 
 
 def _seniority(lease: Lease, approval: Approval) -> Claim:

@@ -184,10 +184,10 @@ def _late(lease: Lease, now: datetime) -> End | None:
     end = times.fixed_end(lease.spec)
     if end is not None and end <= now:
         return End(_over(LeaseReason.EXPIRED, f"its time was over at {format_time(end)}, before it had an exporter"))
-    limit = _patience(lease)
-    if limit is not None and limit <= now:
-        asked = format_duration(lease.spec.wait_timeout or timedelta(0))
-        return End(_unsatisfiable(LeaseReason.WAIT_TIMEOUT, f"waited {asked}, as long as it asked for"))
+    wait = lease.spec.wait_timeout
+    if wait is not None and times.later(asked_for(lease), wait) <= now:
+        text = f"waited {format_duration(wait)}, as long as it asked for"
+        return End(_unsatisfiable(LeaseReason.WAIT_TIMEOUT, text))
     return None
 
 
@@ -306,11 +306,8 @@ def slot_is_good(exporter: Exporter, lease: Lease, world: World, now: datetime) 
     """True if a grant whose slot is taken may be finished: the lease still waits, and may still have this exporter."""
     if lease.status.exporter not in (None, exporter.key.name):
         return False  # it runs elsewhere; to ask further could go round in a circle
-    match lease_step(lease, world, now):
-        case Finish(name, _, _):
-            return name == exporter.key.name
-        case _:
-            return False
+    step = lease_step(lease, world, now)
+    return isinstance(step, Finish) and step.exporter == exporter.key.name
 
 
 def _over(reason: LeaseReason, message: str) -> Word:

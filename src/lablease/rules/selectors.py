@@ -58,7 +58,7 @@ class _Reader:
             if self._next < len(self._tokens):
                 self._expect(",")
                 if self._next == len(self._tokens):
-                    raise self._error("the end")
+                    raise self._error("")
 
     def _requirement(self) -> tuple[str, str, tuple[str, ...]]:
         if self._peek() == "!":

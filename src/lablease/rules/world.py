@@ -183,7 +183,7 @@ class World:
 
 def _discard(index: defaultdict[T, dict[str, None]], value: T, name: str) -> None:
     entries = index[value]
-    entries.pop(name, None)
+    del entries[name]
     if not entries:
         del index[value]
 
