@@ -14,9 +14,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import structlog
-import uvloop
 from prometheus_client import CollectorRegistry
-from pydantic import ValidationError
 
 from lablease.errors import InvalidField, Unavailable
 from lablease.grpc_frontend.auth import Authenticator
@@ -41,8 +39,8 @@ from lablease.grpc_frontend.settings import FrontendSettings
 from lablease.grpc_frontend.store import Store
 from lablease.grpc_frontend.tunnels import Listeners, WaitingHalves
 from lablease.kube.api import connect
-from lablease.obs.log import configure
 from lablease.obs.metrics import PrivatePort, new_registry
+from lablease.obs.process import run_server
 from lablease.tokens.router import read_router_key
 
 log = structlog.get_logger(__name__)
@@ -175,22 +173,7 @@ def _read(path: Path, field: str) -> bytes:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the front end with these flags (None: those of the process); return the exit status."""
-    try:
-        settings = FrontendSettings(_cli_parse_args=list(argv) if argv is not None else True)  # type: ignore[call-arg]
-        configure(settings.log_format, settings.log_level)
-        uvloop.run(serve(settings))
-    except ValidationError as error:
-        for problem in error.errors():
-            name = "-".join(str(part) for part in problem["loc"]).replace("_", "-")
-            print(f"lablease frontend: --{name}: {problem['msg'].lower()}", file=sys.stderr)
-        return 2
-    except InvalidField as error:
-        print(f"lablease frontend: {error}", file=sys.stderr)
-        return 2
-    except Unavailable as error:
-        print(f"lablease frontend: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return run_server("lablease frontend", argv, FrontendSettings, serve)
 
 
 if __name__ == "__main__":

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, NonNegativeFloat, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
 from lablease.grpc_frontend.router.settings import ListenAddress
-from lablease.obs.log import LogFormat
+from lablease.obs.process import ServerSettings
 
 
 class RouterEntry(BaseModel):
@@ -27,7 +27,7 @@ def _router(value: object) -> object:
     return value
 
 
-class FrontendSettings(BaseSettings):
+class FrontendSettings(ServerSettings):
     """Settings of one front end process."""
 
     model_config = SettingsConfigDict(
@@ -52,8 +52,6 @@ class FrontendSettings(BaseSettings):
     public_http: ListenAddress | None = Field(None, description="public HTTP port: landing page and /v1/auth/config")
     private_http: ListenAddress | None = Field(None, description="private HTTP port for /metrics /healthz /readyz")
     drain_seconds: NonNegativeFloat = Field(5.0, description="how long open calls may go on after SIGTERM")
-    log_format: LogFormat = Field(LogFormat.JSON, description="json or console")
-    log_level: str = Field("INFO", description="lowest level that is logged")
 
     @model_validator(mode="after")
     def _defaults(self) -> Self:

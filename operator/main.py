@@ -17,13 +17,11 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import structlog
-import uvloop
-from pydantic import ValidationError
 
 from lablease.errors import InvalidField, LableaseError, NotAllowed, Unavailable
 from lablease.kube.api import KubeApi, connect
-from lablease.obs.log import configure
 from lablease.obs.metrics import PrivatePort, new_registry
+from lablease.obs.process import run_server
 from lablease.operator import keyring, plane
 from lablease.operator.brain import Brain
 from lablease.operator.events import Teller
@@ -79,6 +77,7 @@ async def serve(settings: Settings) -> None:
         InvalidField: a setting or the signing key is not usable.
         Unavailable: a port cannot be bound.
     """
+    logging.getLogger("kopf").setLevel(logging.WARNING)
     stop = asyncio.Event()
     _stop_on_signals(stop)
     for module in HANDLERS:
@@ -181,23 +180,7 @@ async def _open_port(settings: Settings, operator: Operator, stack: AsyncExitSta
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the operator with these flags (None: those of the process); return the exit status."""
-    try:
-        settings = Settings(_cli_parse_args=list(argv) if argv is not None else True)  # type: ignore[call-arg]
-        configure(settings.log_format, settings.log_level)
-        logging.getLogger("kopf").setLevel(logging.WARNING)
-        uvloop.run(serve(settings))
-    except ValidationError as error:
-        for problem in error.errors():
-            name = "-".join(str(part) for part in problem["loc"]).replace("_", "-")
-            print(f"lablease operator: --{name}: {problem['msg'].lower()}", file=sys.stderr)
-        return 2
-    except InvalidField as error:
-        print(f"lablease operator: {error}", file=sys.stderr)
-        return 2
-    except Unavailable as error:
-        print(f"lablease operator: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return run_server("lablease operator", argv, Settings, serve)
 
 
 if __name__ == "__main__":

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
 from lablease.errors import InvalidField
 from lablease.model.durations import parse_duration
-from lablease.obs.log import LogFormat
+from lablease.obs.process import ServerSettings
 
 
 def _address(text: str) -> str:
@@ -32,7 +32,7 @@ def _duration(value: object) -> object:
 Address = Annotated[str, AfterValidator(_address)]
 
 
-class Settings(BaseSettings):
+class Settings(ServerSettings):
     """Settings of one operator process."""
 
     model_config = SettingsConfigDict(
@@ -49,8 +49,6 @@ class Settings(BaseSettings):
         timedelta(days=365), description="of identities, for example 8760h", gt=timedelta(minutes=1)
     )
     metrics: Address | None = Field(None, description="private HTTP port for /metrics /healthz /readyz, host:port")
-    log_format: LogFormat = Field(LogFormat.JSON, description="json or console")
-    log_level: str = Field("INFO", description="lowest level that is logged")
 
     @model_validator(mode="after")
     def _defaults(self) -> Self:

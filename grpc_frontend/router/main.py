@@ -11,18 +11,16 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 import structlog
-import uvloop
 from prometheus_client import CollectorRegistry
-from pydantic import ValidationError
 
 from lablease.clock import utc_now
-from lablease.errors import InvalidField, Unavailable
+from lablease.errors import Unavailable
 from lablease.grpc_frontend.router.pairing import Limits
 from lablease.grpc_frontend.router.server import RouterServer
 from lablease.grpc_frontend.router.settings import Address, RouterSettings
 from lablease.grpc_frontend.router.tls import server_credentials
-from lablease.obs.log import configure
 from lablease.obs.metrics import PrivatePort, new_registry
+from lablease.obs.process import run_server
 from lablease.tokens.router import read_router_key
 
 log = structlog.get_logger()
@@ -80,22 +78,7 @@ async def _private_port(address: Address, registry: CollectorRegistry, server: R
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the router with these flags (None: those of the process); return the exit status."""
-    try:
-        settings = RouterSettings(_cli_parse_args=list(argv) if argv is not None else True)  # type: ignore[call-arg]
-        configure(settings.log_format, settings.log_level)
-        uvloop.run(serve(settings))
-    except ValidationError as error:
-        for problem in error.errors():
-            name = "-".join(str(part) for part in problem["loc"]).replace("_", "-")
-            print(f"lablease router: --{name}: {problem['msg'].lower()}", file=sys.stderr)
-        return 2
-    except InvalidField as error:
-        print(f"lablease router: {error}", file=sys.stderr)
-        return 2
-    except Unavailable as error:
-        print(f"lablease router: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return run_server("lablease router", argv, RouterSettings, serve)
 
 
 if __name__ == "__main__":

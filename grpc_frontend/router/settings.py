@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Annotated
 
 from pydantic import BeforeValidator, Field, NonNegativeFloat, PositiveInt
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
-from lablease.obs.log import LogFormat
+from lablease.obs.process import ServerSettings
 
 
 class Address(str):
@@ -33,7 +33,7 @@ def _address(value: object) -> Address:
 ListenAddress = Annotated[str, BeforeValidator(_address)]
 
 
-class RouterSettings(BaseSettings):
+class RouterSettings(ServerSettings):
     """Settings of one router process."""
 
     model_config = SettingsConfigDict(
@@ -50,5 +50,3 @@ class RouterSettings(BaseSettings):
     max_pending: PositiveInt = Field(1024, description="halves that may wait for their other half")
     max_pending_per_exporter: PositiveInt = Field(64, description="of them, for one exporter")
     max_tunnels: PositiveInt = Field(4096, description="tunnels that may be open")
-    log_format: LogFormat = Field(LogFormat.JSON, description="json or console")
-    log_level: str = Field("INFO", description="lowest level that is logged")
