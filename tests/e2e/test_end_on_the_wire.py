@@ -3,20 +3,31 @@
 The user's command ignores that its shell tells it to stop, and goes on for as long as its connection bears bytes.
 """
 
+import asyncio
+import contextlib
+import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import TypeAlias
 
+import grpc
+import grpc.aio
 import pytest
 
 from lablease.testing.boards import native_drivers, stock_drivers
+from lablease.testing.fakes import FakeExporter, Speaker, channel, fake_client
 from lablease.testing.kube import Json, ended
 from lablease.testing.peers import Conversation, Ticker
 from lablease.testing.processes import Process
 from lablease.testing.stack import LABLEASE, SCRIPTS, Identity, Stack
 from lablease.testing.waiting import eventually
+from lablease.wire.jumpstarter.v1 import jumpstarter_pb2, router_pb2
+from lablease.wire.jumpstarter.v1.jumpstarter_pb2_grpc import ControllerServiceStub
+from lablease.wire.jumpstarter.v1.router_pb2_grpc import RouterServiceStub
 
+BareTunnel: TypeAlias = "grpc.aio.StreamStreamCall[router_pb2.StreamRequest, router_pb2.StreamResponse]"
 STUBBORN_SECONDS = 25
 GRACE_SECONDS = 1.0
 EXPIRES_AFTER = "6s"
@@ -129,6 +140,113 @@ def test_a_transfer_cuts_the_old_client_and_serves_the_new_one(
     assert stack.kube.get("leases", lease)["status"]["grant"] == grant
     stack.release(lease)
     stack.until_free(exporter.name)
+
+
+@dataclass(slots=True)
+class Half:
+    """One side of a bare tunnel: when frames came (``time.time``), and how its stream ended."""
+
+    arrivals: list[float] = field(default_factory=list[float])
+    ended_at: float | None = None
+    code: grpc.StatusCode | None = None
+    goaway: bool = False
+
+
+async def carry(
+    stack: Stack, ticket: jumpstarter_pb2.DialResponse | jumpstarter_pb2.ListenResponse, half: Half
+) -> None:
+    """Send and receive on one side of a tunnel for as long as the router lets it."""
+    async with channel(ticket.router_endpoint, stack.ca) as wire:
+        call = RouterServiceStub(wire).Stream(None, metadata=(("authorization", f"Bearer {ticket.router_token}"),))
+        sending = asyncio.create_task(send_forever(call))
+        try:
+            async for frame in call:
+                if frame.frame_type == router_pb2.FRAME_TYPE_GOAWAY:
+                    half.goaway = True
+                else:
+                    half.arrivals.append(time.time())
+        except grpc.aio.AioRpcError as error:
+            half.code = error.code()
+        else:
+            half.code = grpc.StatusCode.OK
+        finally:
+            half.ended_at = time.time()
+            sending.cancel()
+
+
+async def send_forever(call: "BareTunnel") -> None:
+    with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+        while True:
+            await call.write(router_pb2.StreamRequest(payload=b"x" * 64))
+            await asyncio.sleep(0.02)
+
+
+async def listen(stack: Stack, exporter: Speaker, lease: str) -> jumpstarter_pb2.ListenResponse:
+    """Return the exporter's ticket for the next tunnel."""
+    async with channel(stack.endpoint, stack.ca) as wire:
+        request = jumpstarter_pb2.ListenRequest(lease_name=lease)
+        async for ticket in ControllerServiceStub(wire).Listen(request, metadata=exporter.metadata()):
+            return ticket
+    raise AssertionError("Listen ended without a ticket")
+
+
+async def join(stack: Stack, exporter: Speaker, lease: str, half: Half) -> None:
+    """Be the exporter's side of the next tunnel."""
+    await carry(stack, await listen(stack, exporter, lease), half)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("end", [expire, release])
+async def test_peers_that_do_not_care_are_cut_all_the_same(stack: Stack, end: Callable[[Stack, str], float]) -> None:
+    """Neither side is asked to help: both go on to send, and the router ends them, as a loss of the other side ends."""
+    board, client = stack.make_exporter(), stack.make_client()
+    speakers = [Speaker(who.kind, stack.namespace, who.name, who.token) for who in (board, client)]
+    halves = Half(), Half()
+    async with (
+        FakeExporter(speakers[0], stack.endpoint, stack.ca) as exporter,
+        fake_client(speakers[1], stack.endpoint, stack.ca) as caller,
+    ):
+        duration = EXPIRES_AFTER if end is expire else "1h"
+        lease = stack.create_lease(client, {"board": board.name}, duration=duration)
+        await exporter.until_taken(lease)
+        # The exporter is asked to come when the client's half is there, so its ticket is awaited beside it.
+        theirs = asyncio.create_task(join(stack, speakers[0], lease, halves[0]))
+        ours = asyncio.create_task(carry(stack, await caller.dial(lease), halves[1]))
+        await asyncio.to_thread(
+            eventually, lambda: all(len(half.arrivals) > 20 for half in halves), "frames flow both ways"
+        )
+        over = await asyncio.to_thread(end, stack, lease)
+        async with asyncio.timeout(10):
+            await asyncio.gather(theirs, ours)
+    for half in halves:
+        assert half.ended_at is not None
+        assert half.ended_at - over <= GRACE_SECONDS
+        assert max(half.arrivals) - over > -0.5
+        # A stock peer closes its local socket on this, and only on this.
+        assert half.goaway
+        assert half.code is grpc.StatusCode.OK
+
+
+@pytest.mark.timeout(60)
+async def test_an_ended_lease_opens_no_tunnel(stack: Stack) -> None:
+    board, client = stack.make_exporter(), stack.make_client()
+    speakers = [Speaker(who.kind, stack.namespace, who.name, who.token) for who in (board, client)]
+    async with (
+        FakeExporter(speakers[0], stack.endpoint, stack.ca) as exporter,
+        fake_client(speakers[1], stack.endpoint, stack.ca) as caller,
+    ):
+        lease = stack.create_lease(client, {"board": board.name}, duration="1h")
+        await exporter.until_taken(lease)
+        ticket = await caller.dial(lease)
+        await asyncio.to_thread(release, stack, lease)
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await caller.dial(lease)
+        assert refused.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+        # Nor does a ticket from before the end.
+        half = Half()
+        async with asyncio.timeout(10):
+            await carry(stack, ticket, half)
+    assert half.arrivals == []
 
 
 def flows(peer: Ticker, log: Path) -> bool:
