@@ -8,7 +8,6 @@ from lablease.model.lease import Lease, LeaseCondition, LeaseReason
 from lablease.model.meta import Condition, Truth
 from lablease.model.testing import MINUTE, NOON, conditions, lease, metadata
 from lablease.rules.conditions import (
-    MESSAGE_CHARACTERS,
     Word,
     decisive,
     differs,
@@ -107,8 +106,8 @@ def test_a_condition_says_which_generation_it_is_about() -> None:
 
 
 def test_a_message_is_cut_to_what_the_api_server_takes() -> None:
-    word = pending(LeaseReason.OFFLINE, "x" * (MESSAGE_CHARACTERS + 1))
-    assert len(waiting(stored(), word, NOON)[0].message) == MESSAGE_CHARACTERS
+    word = pending(LeaseReason.OFFLINE, "x" * 32_769)
+    assert waiting(stored(), word, NOON)[0].message == "x" * 32_768
 
 
 def test_the_last_condition_is_the_decisive_one() -> None:

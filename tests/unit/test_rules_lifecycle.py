@@ -276,6 +276,10 @@ class TestALeaseThatRuns:
         assert kind is End
         assert why in (LeaseReason.INVALID_DURATION, LeaseReason.INVALID_TIME)
 
+    def test_ends_when_nobody_knows_any_more_for_whom_it_runs(self) -> None:
+        item = lease(status=holding(), clientRef={"name": 7})
+        assert reason(step(item, world(exporters=(slot(),)))) == (End, LeaseReason.INVALID_CLIENT)
+
     def test_goes_on_when_another_field_becomes_unreadable(self) -> None:
         item = lease(status=holding(), waitTimeout="1d")
         assert isinstance(step(item, world(exporters=(slot(),))), Run)

@@ -196,6 +196,18 @@ class TestTheWorldKeepsCandidatesUpToDate:
         here.forget_exporter("rpi-1")
         assert set(candidates(here)) == {"rpi-2"}
 
+    def test_when_an_exporter_begins_to_go(self, here: World) -> None:
+        labels = {"board": "rpi4", "site": "a"}
+        going = metadata("rpi-1", labels=labels) | {"deletionTimestamp": "2030-01-31T12:00:00Z"}
+        here.put_exporter(exporter("rpi-1", meta=going))
+        assert set(candidates(here)) == {"rpi-2"}
+
+    def test_for_many_requests_side_by_side(self, here: World) -> None:
+        leases = [lease(selector={"matchLabels": {"board": f"b{number}"}}) for number in range(100)]
+        requests = [request_of(item, here.clients["alice"], here.access) for item in leases]
+        first = [here.choices_for(request) for request in requests]
+        assert all(here.choices_for(request) is found for request, found in zip(requests, first, strict=True))
+
     def test_when_labels_change(self, here: World) -> None:
         here.put_exporter(exporter("rpi-1", meta=metadata("rpi-1", labels={"board": "x86"})))
         assert set(candidates(here)) == {"rpi-2"}

@@ -118,7 +118,7 @@ def _running(lease: Lease, name: str, world: World, now: datetime) -> LeaseStep:
     if exporter is None:
         return End(_over(LeaseReason.EXPORTER_GONE, f"exporter {name} was deleted"))
     if held(exporter, lease) and lease.status.begin is not None:
-        return _holding(lease, exporter, world, until)
+        return _holding(lease, exporter, world, lease.status.begin, until)
     if exporter.lease == lease.key.name:
         approval = Approval(lease.status.priority, lease.status.spot)
         return Finish(name, exporter.grant, approval)
@@ -133,7 +133,7 @@ def _claims(exporter: Exporter, world: World, now: datetime) -> bool:
     return lease is not None and (held(exporter, lease) or slot_is_good(exporter, lease, world, now))
 
 
-def _holding(lease: Lease, exporter: Exporter, world: World, until: datetime) -> LeaseStep:
+def _holding(lease: Lease, exporter: Exporter, world: World, begun: datetime, until: datetime) -> LeaseStep:
     """Judge a running lease again under policy if its spec has changed since it was last judged."""
     ready = condition(lease.status.conditions, LeaseCondition.READY)
     if ready is not None and ready.observed_generation == lease.meta.generation:
@@ -144,7 +144,6 @@ def _holding(lease: Lease, exporter: Exporter, world: World, until: datetime) ->
     rules = world.access.rules_for(client.meta.labels)
     if world.access.approval(rules, exporter.meta.labels) is None:
         return End(_over(LeaseReason.NO_ACCESS, f"no policy lets client {client.key.name} have {exporter.key.name}"))
-    begun = lease.status.begin or until
     asked = times.end_if_begun(lease.spec, begun) or begun
     within = world.access.within(rules, times.length(lease.spec, lease.meta.created))
     longest = world.access.longest(rules, (exporter.meta.labels,))
