@@ -221,8 +221,15 @@ async def test_leases_are_listed_extended_transferred_and_released(bench: Bench)
     assert (await bench.run("lease", "list", "-o", "name")).out.split() == [name]
     assert '"duration": 5400.0' in (await bench.run("lease", "extend", name, "30m", "-o", "json")).out
     assert "client: you" in (await bench.run("lease", "transfer", name, "you", "-o", "yaml")).out
-    assert (
-        await bench.run("lease", "list")
-    ).out.split() == ["NAME", "SELECTOR", "EXPIRES", "AT", "REMAINING", "CLIENT", "EXPORTER", "TAGS"]
+    assert (await bench.run("lease", "list")).out.split() == [
+        "NAME",
+        "SELECTOR",
+        "EXPIRES",
+        "AT",
+        "REMAINING",
+        "CLIENT",
+        "EXPORTER",
+        "TAGS",
+    ]
     assert (await bench.run("lease", "release", name)).out == f'lease "{name}" released\n'
     assert bench.lab.controller.leases == {}
