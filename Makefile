@@ -91,7 +91,7 @@ control-plane: $(VENV)/.dev binaries ## tests on a real kube-apiserver and etcd
 	$(BIN)/pytest -q tests/control_plane
 
 e2e: $(VENV)/.dev $(UPSTREAM)/.done binaries ## tests with the published jmp 0.9.0 client and exporter
-	$(BIN)/pytest -q tests/e2e
+	$(BIN)/pytest -q -n $(WORKERS) --dist loadfile tests/e2e
 
 rules: $(VENV)/.dev ## every branch of model and rules is covered by unit and property tests
 	$(BIN)/pytest -q -n $(WORKERS) tests/unit tests/property --cov=src/lablease/rules --cov-branch --cov-report=term-missing:skip-covered --cov-fail-under=100

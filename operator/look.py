@@ -69,7 +69,7 @@ class Look:
         if not isinstance(step, lifecycle.Refuse):
             self._realm.refused.pop(name, None)
         if not isinstance(step, lifecycle.Queue | lifecycle.Later):
-            self._realm.bookings.pop(name, None)
+            self._realm.unbook(name)
         slot = self._world.slot_naming(name)
         if slot is not None and not isinstance(step, lifecycle.Finish | lifecycle.Run):
             self._realm.dirty_exporters[slot] = None

@@ -101,11 +101,16 @@ class Realm:
     def _leave(self, name: str) -> None:
         """Forget what a lease waited for, and look at the slot that may still name it."""
         self.room.drop(name)
-        self.bookings.pop(name, None)
+        self.unbook(name)
         self.refused.pop(name, None)
         slot = self.world.slot_naming(name)
         if slot is not None:
             self.dirty_exporters[slot] = None
+
+    def unbook(self, name: str) -> None:
+        """Forget a booking, if the lease has one: what was kept for it is free for others."""
+        if self.bookings.pop(name, None) is not None:
+            self.restless = True
 
     def exporter_seen(self, exporter: Exporter) -> None:
         """Take in an exporter."""

@@ -37,10 +37,11 @@ def run(*command: str | Path) -> str:
 
 
 def tracked() -> set[str]:
-    """Return the tracked Python files as paths inside the package."""
+    """Return the tracked Python files that are shipped, as paths inside the package."""
     listing = run("git", "-C", ROOT, "ls-files", "src/lablease", *ROLES)
     files = {line for line in listing.splitlines() if line.endswith(".py")}
-    return {f"lablease/{name.removeprefix('src/lablease/')}" for name in files}
+    inside = {f"lablease/{name.removeprefix('src/lablease/')}" for name in files}
+    return {name for name in inside if not name.startswith("lablease/testing/")}
 
 
 def main() -> None:

@@ -160,6 +160,17 @@ class TestALook:
         assert len(words) == 19
         assert {write.body["status"]["conditions"][0]["reason"] for write in words} == {"NotAvailable"}
 
+    def test_a_booking_that_is_released_keeps_nothing_any_more(self) -> None:
+        realm = self.realm()
+        realm.lease_seen(lease("booked", beginTime="2030-01-31T12:10:00Z", duration="1h"))
+        self.look(realm)
+        realm.writing.clear()
+        realm.lease_seen(lease("waits", duration="2h"))
+        assert [write.promise for write in self.look(realm) if write.promise] == []
+        realm.writing.clear()
+        realm.lease_seen(lease("booked", beginTime="2030-01-31T12:10:00Z", duration="1h", release=True))
+        assert [write.promise for write in self.look(realm) if write.promise] == ["waits"]
+
     def test_hands_a_freed_exporter_over_in_the_write_that_frees_it(self) -> None:
         realm = self.realm()
         status: dict[str, Any] = {"ended": True, "endTime": "2030-01-31T12:00:00Z"}
