@@ -37,7 +37,7 @@ COMMANDS: Mapping[str, Entry] = {
     "operator": Entry("lablease.cli.servers:operator", "Run the operator, which decides who gets what."),
     "frontend": Entry("lablease.cli.servers:frontend", "Run a gRPC front end for clients and exporters."),
     "router": Entry("lablease.cli.servers:router", "Run a router, which carries tunnels."),
-    "history": Entry("lablease.cli.servers:history", "Check audit and device logs against the contract."),
+    "history": Entry("lablease.obs.history:main", "Check audit and device logs against the contract."),
     "version": Entry("lablease.cli.version:version", "Print versions."),
 }
 

@@ -24,4 +24,3 @@ def _server(name: str, module: str, summary: str) -> click.Command:
 operator = _server("operator", "lablease.operator.main", "Run the operator.")
 frontend = _server("frontend", "lablease.grpc_frontend.main", "Run a gRPC front end.")
 router = _server("router", "lablease.grpc_frontend.router.main", "Run a router.")
-history = _server("history", "lablease.obs.history", "Check audit and device logs against the contract.")
