@@ -37,7 +37,7 @@ def test_each_command_exists_and_has_help(name: str) -> None:
     assert "Usage: " in result.output
 
 
-@pytest.mark.parametrize("name", ["operator", "frontend", "router", "history"])
+@pytest.mark.parametrize("name", ["operator", "frontend", "router"])
 def test_each_server_gets_all_its_arguments_and_decides_the_exit_status(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,6 +1,7 @@
 """The resources that we read and write, and where the API server has them."""
 
 from dataclasses import dataclass
+from urllib.parse import quote
 
 from lablease.model.meta import GROUP, VERSION
 
@@ -23,11 +24,13 @@ class Resource:
     def path(self, namespace: str | None, name: str | None = None, subresource: str | None = None) -> str:
         """Return the URL path of the collection, of one object or of its subresource.
 
-        Without a namespace a namespaced resource is addressed in all namespaces.
+        Without a namespace a namespaced resource is addressed in all namespaces. A name may come from a peer: it stays
+        one segment.
         """
         root = f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"
         scope = f"/namespaces/{namespace}" if self.namespaced and namespace is not None else ""
-        return "/".join([f"{root}{scope}/{self.plural}", *(part for part in (name, subresource) if part is not None)])
+        parts = [quote(part, safe="") for part in (name, subresource) if part is not None]
+        return "/".join([f"{root}{scope}/{self.plural}", *parts])
 
 
 LEASES = Resource(GROUP, VERSION, "leases", "Lease")
