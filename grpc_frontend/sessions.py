@@ -41,22 +41,21 @@ class Sessions:
         self._store = store
         self._frontend = frontend
         self._grace = grace
-        self._clearing: dict[Key, asyncio.Task[None]] = {}
+        self._clearing: set[asyncio.Task[None]] = set()
 
-    async def open(self, key: Key) -> tuple[OpenSession, Exporter]:
+    @staticmethod
+    def begin(key: Key) -> OpenSession:
+        """Give a new stream its identity; nothing is written before ``claim``, and ``close`` must follow either way."""
+        return OpenSession(key, uuid4().hex)
+
+    async def claim(self, session: OpenSession) -> Exporter:
         """Say that the exporter is connected here; returns what the API server answered. Waits while it is away.
+
+        A status Offline of an earlier life goes with the same write, any other stays.
 
         Raises:
             NotFound: the exporter is gone.
         """
-        clearing = self._clearing.pop(key, None)
-        if clearing is not None:
-            clearing.cancel()
-        session = OpenSession(key, uuid4().hex)
-        return session, await self.claim(session)
-
-    async def claim(self, session: OpenSession) -> Exporter:
-        """Write the session; a status Offline of an earlier life goes with the same write, any other stays."""
         now = clock.utc_now()
         status: dict[str, object] = {
             "session": {"frontend": self._frontend, "id": session.id, "since": format_time(now)},
@@ -76,16 +75,13 @@ class Sessions:
     def close(self, session: OpenSession) -> None:
         """Clear the session after the grace, unless the exporter is back by then, here or elsewhere."""
         log.info("exporter.disconnected", exporter=session.key.name, session=session.id)
-        replaced = self._clearing.get(session.key)
-        if replaced is not None:
-            replaced.cancel()
         task = asyncio.create_task(self._clear(session))
-        self._clearing[session.key] = task
-        task.add_done_callback(lambda done: self._forget(session.key, done))
+        self._clearing.add(task)
+        task.add_done_callback(lambda done: self._cleared(session.key, done))
 
     def stop(self) -> None:
         """Give up all clearing: another replica, or the operator, sees to it when this one is gone."""
-        for task in self._clearing.values():
+        for task in self._clearing:
             task.cancel()
 
     async def _clear(self, session: OpenSession) -> None:
@@ -103,9 +99,8 @@ class Sessions:
                 log.info("exporter.lost", exporter=session.key.name, session=session.id)
                 return
 
-    def _forget(self, key: Key, done: "asyncio.Task[None]") -> None:
-        if self._clearing.get(key) is done:
-            del self._clearing[key]
+    def _cleared(self, key: Key, done: "asyncio.Task[None]") -> None:
+        self._clearing.discard(done)
         if not done.cancelled() and done.exception() is not None:
             log.error("session.clearing_failed", exporter=key.name, reason=str(done.exception()))
 

@@ -130,5 +130,14 @@ def spec_patch(lease: Lease, times: Times, client: str) -> dict[str, object]:
     return patch
 
 
+def handed_over(lease: Lease, update: Update) -> bool:
+    """True if an update that gives the lease to another client has been done, times included."""
+    return (
+        update.client is not None
+        and lease.spec.client == update.client.name
+        and not spec_patch(lease, new_times(lease, update), lease.spec.client)
+    )
+
+
 def _time(value: datetime | None) -> str | None:
     return None if value is None else format_time(value)

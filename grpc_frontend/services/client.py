@@ -17,7 +17,15 @@ from lablease.grpc_frontend.paging import page
 from lablease.grpc_frontend.parts import Parts, rung
 from lablease.grpc_frontend.places import Places
 from lablease.grpc_frontend.services.rotation import Rotation
-from lablease.grpc_frontend.updating import Update, check_policy, check_transfer, new_times, read_update, spec_patch
+from lablease.grpc_frontend.updating import (
+    Update,
+    check_policy,
+    check_transfer,
+    handed_over,
+    new_times,
+    read_update,
+    spec_patch,
+)
 from lablease.model.client import Client
 from lablease.model.keys import Key
 from lablease.model.lease import Lease, LeaseSpec
@@ -198,7 +206,11 @@ class ClientLeases:
                 return self._message(lease)
             try:
                 lease = await self._store.patch_lease(key, {"spec": patch}, lease.meta.resource_version)
-            except (Stale, OutcomeUnknown):
+            except OutcomeUnknown:
+                lease = await self._store.read_lease(key)
+                if handed_over(lease, update):  # it was done: the caller is not the owner any more
+                    return self._message(lease)
+            except Stale:
                 lease = await self._store.read_lease(key)
             else:
                 return self._message(lease)

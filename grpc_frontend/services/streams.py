@@ -51,8 +51,9 @@ class ExporterStreams:
         self._alive(caller)
         await self._greet(caller, send)
         with self._store.bells.listen(Topic(About.EXPORTER, caller.key)) as bell:
-            session, exporter = await self._parts.sessions.open(caller.key)
+            session = self._parts.sessions.begin(caller.key)
             try:
+                exporter = await self._parts.sessions.claim(session)
                 if not settled(exporter, self._lease_in(exporter)):
                     await self._what_holds(exporter, live=True)
                 told: Word | None = None

@@ -8,6 +8,7 @@ from lablease.grpc_frontend.updating import (
     Update,
     check_policy,
     check_transfer,
+    handed_over,
     new_times,
     read_update,
     spec_patch,
@@ -153,3 +154,20 @@ def test_a_transfer_obeys_the_policies_of_the_new_owner() -> None:
 
 def test_without_an_exporter_the_operator_decides_later() -> None:
     check_policy(lease(exporter=None), Times(duration=9 * HOUR), ALICE, None, ONLY_TEAM_A)
+
+
+@pytest.mark.parametrize(
+    ("owner", "duration", "expected"),
+    [("bob", HOUR, True), ("alice", HOUR, False), ("carol", HOUR, False), ("bob", 2 * HOUR, False)],
+    ids=["done", "still the old owner's", "another's", "owner moved, times not"],
+)
+def test_a_transfer_whose_answer_was_lost_is_known_by_its_effect(
+    owner: str, duration: timedelta, expected: bool
+) -> None:
+    update = Update(Times(duration=HOUR), client=Key("lab", "bob"))
+    seen = Lease(meta("l"), LeaseSpec(owner, duration=duration), LeaseStatus(exporter="board", begin=NOON))
+    assert handed_over(seen, update) is expected
+
+
+def test_an_update_of_times_alone_hands_nothing_over() -> None:
+    assert not handed_over(lease(), Update(Times(duration=HOUR)))
