@@ -185,7 +185,8 @@ class Agent:
     def _hear(self, told: Told) -> None:
         session = self._session
         current = session.held if session is not None and session.ending is None else self._wanted
-        move = react(current, self._closed, self._highest_grant, told, self._now())
+        closed = (_closed_by(session) if session is not None else None) or self._closed
+        move = react(current, closed, self._highest_grant, told, self._now())
         held = told.held
         match move:
             case Move.NOTHING:
@@ -248,9 +249,7 @@ class Agent:
                 running.cancel()
                 await asyncio.gather(running, return_exceptions=True)
         self._session = None
-        if session.ending in (Ending.EXPIRED, Ending.RELEASED):
-            end = None if session.released else session.held.planned_end
-            self._closed = replace(session.held, planned_end=end)
+        self._closed = _closed_by(session) or self._closed
         if session.stop_agent:
             self._failed = True
             self._stop = self._stop or StopMode.AFTER_LEASE
@@ -301,3 +300,10 @@ class Agent:
             self._failed = True
         else:
             log.info("agent.unregistered")
+
+
+def _closed_by(session: LeaseSession) -> Held | None:
+    """Return the lease that a session ends by itself, as far as only an extension may bring it back."""
+    if session.ending not in (Ending.EXPIRED, Ending.RELEASED):
+        return None
+    return replace(session.held, planned_end=None if session.released else session.held.planned_end)

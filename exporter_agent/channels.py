@@ -2,6 +2,7 @@
 
 import asyncio
 import ssl
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -12,6 +13,8 @@ import grpc.aio
 from lablease.exporter_agent.errors import ChannelProblem
 
 PROBE_SECONDS: Final = 5.0
+RETIRED_CHANNELS: Final = 16
+"""So many channels that were given up stay open for the calls that still run on them."""
 
 OPTIONS: Final[Mapping[str, str | int]] = {
     "grpc.lb_policy_name": "round_robin",
@@ -55,6 +58,7 @@ class Channels:
     def __init__(self, trust: Trust) -> None:
         self._trust = trust
         self._open: dict[str, grpc.aio.Channel] = {}
+        self._retired: deque[grpc.aio.Channel] = deque()
         self._opening = asyncio.Lock()
 
     async def get(self, endpoint: str) -> grpc.aio.Channel:
@@ -72,15 +76,21 @@ class Channels:
             return self._open[endpoint]
 
     async def forget(self, endpoint: str) -> None:
-        """Open a new channel next time, with the certificate that the server shows then. Only in insecure mode."""
+        """Open a new channel next time, with the certificate that the server shows then. Only in insecure mode.
+
+        The old channel stays open for a while: to close it would cancel the tasks of all calls that others have on it.
+        """
         if self._trust.insecure and (channel := self._open.pop(endpoint, None)) is not None:
-            await channel.close(None)
+            self._retired.append(channel)
+            if len(self._retired) > RETIRED_CHANNELS:
+                await self._retired.popleft().close(None)
 
     async def close(self) -> None:
         """Close all channels."""
-        for channel in self._open.values():
+        for channel in (*self._open.values(), *self._retired):
             await channel.close(None)
         self._open.clear()
+        self._retired.clear()
 
 
 async def _shown_chain(endpoint: str) -> bytes:
