@@ -94,7 +94,7 @@ e2e: $(VENV)/.dev $(UPSTREAM)/.done binaries ## tests with the published jmp 0.9
 	$(BIN)/pytest -q -n $(WORKERS) --dist loadfile tests/e2e
 
 rules: $(VENV)/.dev ## every branch of the rules is covered by unit and property tests
-	$(BIN)/pytest -q -n $(WORKERS) tests/unit tests/property --cov=src/lablease/rules --cov-branch --cov-report=term-missing:skip-covered --cov-fail-under=100
+	$(BIN)/pytest -q -n $(WORKERS) tests/unit/test_rules_*.py tests/property --cov=src/lablease/rules --cov-branch --cov-report=term-missing:skip-covered --cov-fail-under=100
 
 mutation: $(VENV)/.dev ## mutation score of the rules, at least 90 % (minutes; docs/mutation.md)
 	rm -rf mutants
