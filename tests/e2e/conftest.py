@@ -1,5 +1,6 @@
 """One lab per test session (per worker, with -n), real processes only; its record is checked at the end."""
 
+import signal
 import tempfile
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -11,6 +12,9 @@ from lablease.testing.stack import Stack, lab
 from lablease.testing.upstream import Missing, Upstream, find
 
 LOG_TAIL_BYTES = 6000
+
+# Under nohup the signal is ignored here, and so in every command that a shell of a lease runs: none would hear the end.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 _LAB: list[Stack] = []
 """The lab of this session, for the report of a failed test."""
