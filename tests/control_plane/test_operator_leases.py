@@ -89,6 +89,23 @@ class Lab:
         self.report(name, "Available")
         return name
 
+    def known(self) -> tuple[str, str]:
+        """A client and an exporter that the operator has seen: watches of two kinds arrive in any order."""
+        client, board = self.client(), self.exporter()
+
+        def look() -> bool:
+            seen = self.get("clients", client), self.get("exporters", board)
+            statuses = [item["status"] for item in seen if item is not None and "status" in item]
+            online = [("Online", "True"), ("Registered", "True")]
+            return (
+                len(statuses) == 2
+                and "credential" in statuses[0]
+                and online == [(item["type"], item["status"]) for item in statuses[1].get("conditions", [])]
+            )
+
+        wait(look, f"the operator has seen {client} and {board}")
+        return client, board
+
     def report(self, exporter: str, status: str, **more: Any) -> None:
         session = {"frontend": FRONTEND, "id": exporter, "since": format_time(utc_now().replace(microsecond=0))}
         body = {"status": {"devices": [{"uuid": "u"}], "exporterStatus": status, "session": session} | more}
@@ -236,7 +253,7 @@ def until_past(then: datetime) -> None:
 
 
 def test_a_lease_is_granted_in_slot_and_status_under_one_number(lab: Lab, operator: Operator) -> None:
-    client, board = lab.client(), lab.exporter()
+    client, board = lab.known()
     name = lab.lease(client, board)
     lease = lab.until(name, "Ready", "True", "Ready")
     exporter = lab.get("exporters", board)
@@ -249,7 +266,7 @@ def test_a_lease_is_granted_in_slot_and_status_under_one_number(lab: Lab, operat
 
 
 def test_kubectl_apply_wait_and_release(lab: Lab, operator: Operator) -> None:
-    client, board = lab.client(), lab.exporter()
+    client, board = lab.known()
     manifest = {
         "apiVersion": "jumpstarter.dev/v1alpha1",
         "kind": "Lease",
